@@ -1,0 +1,119 @@
+"""The description of an agent: everything jetcrew knows of a CLI, as data in `images/agents/NAME.toml`.
+
+The figures and traps behind each field were measured on the CLIs themselves; an agent's own file cites
+what is particular to it.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from contracts.ids import Token
+
+Placeholder = str
+"""May hold `{session}`, `{workspace}`, `{home}`, `{prompt_file}` or `{env.NAME}`; an argument whose value is
+empty is dropped, together with the option before it when the two form one `[group]`."""
+
+OutputFormat = Literal["text", "claude", "codex", "opencode", "gemini", "droid"]
+
+
+class Install(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the agent gets into an image: pinned packages, and steps after them."""
+
+    npm: list[str] = []
+    """`name@version`, exact."""
+    pip: list[str] = []
+    apt: list[str] = []
+    steps: list[str] = []
+    """Shell lines run as root after the packages."""
+    node: bool = False
+    """Whether Node is needed at run time, not only to install."""
+
+
+class Turn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The command line of one turn."""
+
+    argv: Annotated[list[list[Placeholder]], Meta(min_length=1)]
+    """Groups of arguments: a group whose placeholder is empty is left out whole."""
+
+
+class Session(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a conversation is named and found again."""
+
+    source: Literal["caller", "output", "none"] = "none"
+    """`caller`: we choose a UUID; `output`: the CLI prints its own; `none`: it has no memory."""
+    same_workspace: bool = False
+    """Whether resuming works only from the directory the conversation began in."""
+    renewed_each_turn: bool = False
+    """Whether a resumed conversation gets a new id (`--fork`)."""
+
+
+class ErrorPattern(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A regular expression over the error text or stderr, and the reason it stands for."""
+
+    pattern: str
+    reason: Literal[
+        "auth", "rate-limited", "overloaded", "context-overflow", "session-lost", "refused",
+        "max-turns", "provider-error",
+    ]  # fmt: skip
+
+
+class Agent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One coding agent, as data."""
+
+    name: Token
+    version: str
+    """Of the CLI: part of the image's tag."""
+    summary: str = ""
+    install: Install = Install()
+    first: Turn
+    resume: Turn | None = None
+    """None when the CLI cannot resume; each task is then a first turn."""
+    prompt_via: Literal["stdin", "file"] = "stdin"
+    """`file`: the prompt is written to a file whose path is `{prompt_file}`."""
+    output: OutputFormat = "text"
+    verdict: Literal["result-block", "exit-code"] = "result-block"
+    """`result-block`: the last `<result>{…}</result>` of the final text; `exit-code`: 0 is success."""
+    session: Session = Session()
+    env: dict[str, Placeholder] = {}
+    """Set for every run: retry knobs lowered, updates and telemetry off."""
+    key_env: list[str] = []
+    """Names under which it takes a key; the first is what `--secret` suggests."""
+    base_url_env: str | None = None
+    instructions_file: str | None = None
+    """Path below the workspace of the file that holds its standing instructions."""
+    state_dir: Placeholder | None = None
+    """Where its conversations live; on the home volume."""
+    config_files: dict[Placeholder, str] = {}
+    """Files written before its first turn, path to content; existing ones are left alone."""
+    preflight: list[str] = []
+    """A command that proves that the CLI is there; run before the worker is ready."""
+    cancel_signal: Literal["SIGTERM", "SIGINT"] = "SIGTERM"
+    cancel_grace: float = 5.0
+    """Seconds between the signal and SIGKILL."""
+    inactivity: float = 600.0
+    """Seconds without a line of output after which it counts as hung."""
+    root_env: dict[str, str] = {}
+    """Set in addition when it runs as root."""
+    errors: list[ErrorPattern] = []
+    session_lost: str | None = None
+    """Regular expression over stderr that says the conversation to resume is unknown."""
+    asks_for_result: bool = True
+    """Whether the prompt gets the paragraph that explains the `<result>` block."""
+
+
+class Capability(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool set that can be baked into a worker's image, from `images/capabilities/NAME.toml`."""
+
+    name: Token
+    summary: str = ""
+    apt: list[str] = []
+    npm: list[str] = []
+    pip: list[str] = []
+    steps: list[str] = []
+    check: str = ""
+    """Shell line that must succeed inside the built image."""
+    hosts: list[str] = []
+    """Hosts its tools need to reach."""
+
+

@@ -1,0 +1,103 @@
+"""What passes between a worker and the control plane besides reports: its boot file, its assignment,
+what it may ask and the answers, and the control messages it obeys."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from contracts.ids import Token
+
+
+class Boot(Struct, frozen=True, kw_only=True):
+    """`boot.json` in a worker's credential directory: all a wrapper needs to begin.
+
+    Beside it stand `worker.creds` and `secrets/NAME`, one file a secret.
+    """
+
+    worker: Token
+    incarnation: int
+    bus: str
+    """`nats://HOST:PORT`, `tls://HOST:PORT` or `unix:PATH`."""
+    ctl_nonce: Token
+    """Last token of the control subject this worker listens to; known to no other worker."""
+    agent_file: str
+    """Path of the agent's description."""
+    workspace: str
+    home: str
+    instructions: str = ""
+    env: dict[str, str] = {}
+    secrets: list[str] = []
+    path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    """The agent's PATH."""
+    output_bytes: int = 67_108_864
+    """Bytes of output published of one task; the rest is counted and dropped."""
+    heartbeat_every: float = 5.0
+    """Seconds."""
+    bus_grace: float = 600.0
+    """Seconds without a bus after which an idle wrapper ends by itself."""
+    prefix: Token = "jetcrew"
+
+
+class Assignment(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The one open piece of work of a worker, on `jetcrew.run.<worker>`."""
+
+    task: Token
+    attempt: int
+    nonce: Token
+    """Message ids of this attempt's reports and output start with it."""
+    prompt: str
+    timeout: float
+    agent_session: str | None = None
+    """The agent CLI's conversation to resume; None starts a fresh one."""
+    context: dict[str, str] = {}
+
+
+class StartTask(Struct, frozen=True, kw_only=True):
+    """`task.start`: may this run begin? Asked before the agent is started, because a broker can deliver
+    an assignment twice. The same `run` asking again gets the same answer."""
+
+    task: Token
+    attempt: int
+    run: Token
+
+
+class StartAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Go, or no-go with the reason."""
+
+    go: bool
+    reason: str = ""
+    deadline_at: datetime | None = None
+    seconds_left: float | None = None
+    """The same deadline for a clock that is not the manager's."""
+
+
+class RenewCredential(Struct, frozen=True, kw_only=True):
+    """`credential`: a new JWT for the same user key."""
+
+    boot: Token
+
+
+class CredentialAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The new JWT, or why there is none."""
+
+    jwt: str = ""
+    expires_at: float = 0.0
+    """Unix time in seconds."""
+    reason: str = ""
+
+
+class CancelRun(Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
+    """Kill the agent of this attempt and report it as cancelled, or as timed out."""
+
+    task: Token
+    attempt: int
+    state: Literal["cancelled", "timed-out"] = "cancelled"
+    reason: Annotated[str, Meta(max_length=500)] = ""
+
+
+class Drain(Struct, frozen=True, kw_only=True, tag_field="type", tag="drain"):
+    """Take no further task, finish the one in flight, then end."""
+
+
+Control = CancelRun | Drain

@@ -1,0 +1,110 @@
+"""Everything jetcrew raises.
+
+    JetcrewError
+    ├── InvalidMessage          a body that does not decode, or says something impossible: names the field
+    ├── Refused                 understood, and not possible in the present state
+    │   ├── NotThere            the worker, task or agent it speaks of does not exist
+    │   └── AlreadyThere        the name is taken
+    ├── TooLarge                one byte over the limit of the door it was going through
+    ├── Retry                   not now: deliver again after a delay
+    ├── BusUnavailable          no server, or none that answers within the time given
+    ├── BusClosed               the connection ended for good (credential expired or revoked)
+    ├── Denied                  the credential does not allow it
+    ├── QueueFull               a door's bound is reached: the publisher has to wait
+    ├── Conflict                a compare-and-set found another revision
+    ├── LeaseLost               a lease is someone else's by now
+    ├── TopologyDrift           the streams on the server are not the ones this version uses
+    └── ConfigurationInvalid    settings, or a file of an agent or a capability, are wrong
+"""
+
+
+class JetcrewError(Exception):
+    """Root of every error that jetcrew raises on purpose."""
+
+
+class InvalidMessage(JetcrewError):
+    """A message is not what its door takes.
+
+    `field` is a path such as `$.limits.cpus`; `reason` says what was found and what would be right.
+    """
+
+    code = 422
+
+    def __init__(self, reason: str, *, field: str = "$") -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class Refused(JetcrewError):
+    """Well-formed, and not possible now; nothing was changed."""
+
+    code = 409
+
+    def __init__(self, reason: str, *, field: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.field = field
+
+
+class NotThere(Refused):
+    """It speaks of something that does not exist."""
+
+    code = 404
+
+
+class AlreadyThere(Refused):
+    """It would make something that exists."""
+
+
+class TooLarge(JetcrewError):
+    """A message exceeds what its door takes; it was not sent."""
+
+    code = 413
+
+    def __init__(self, size_bytes: int, limit_bytes: int, what: str = "message") -> None:
+        super().__init__(
+            f"{what} of {size_bytes:,} bytes (headers counted) is over the limit of {limit_bytes:,}"
+        )
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class Retry(JetcrewError):
+    """The handler cannot finish now; deliver the message again after `after` seconds."""
+
+    def __init__(self, why: str, *, after: float = 1.0) -> None:
+        super().__init__(why)
+        self.after = after
+
+
+class BusUnavailable(JetcrewError):
+    """No server answers; the work was not done, or it is not known whether it was."""
+
+
+class BusClosed(JetcrewError):
+    """The connection ended and will not come back by itself; the process should end too."""
+
+
+class Denied(JetcrewError):
+    """The credential in use does not allow this."""
+
+
+class QueueFull(JetcrewError):
+    """The stream, or this subject of it, holds as many messages as it may; try again later."""
+
+
+class Conflict(JetcrewError):
+    """Somebody changed the record in between; read it again and decide again."""
+
+
+class LeaseLost(JetcrewError):
+    """The lease expired or was taken; stop what it guards."""
+
+
+class TopologyDrift(JetcrewError):
+    """Streams, consumers or buckets on the server differ from what this version needs."""
+
+
+class ConfigurationInvalid(JetcrewError):
+    """A setting or a data file is wrong; the message names it and what would be right."""

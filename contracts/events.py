@@ -1,0 +1,242 @@
+"""Events: trusted history, written by the control plane only.
+
+An event's `type` is its subject's beginning and end: `task.started` of task `t1` of worker `ada` is
+published on `jetcrew.evt.task.ada.t1.started`.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+from contracts.ids import NodeId, TaskId, WorkerId
+
+WorkerState = Literal[
+    "requested", "queued", "building", "starting", "ready", "busy", "paused", "lost",
+    "stopping", "stopped", "failed",
+]  # fmt: skip
+TaskState = Literal[
+    "queued", "running", "succeeded", "failed", "cancelled", "timed-out", "input-required"
+]
+VerdictStatus = Literal["success", "failure", "in_progress"]
+
+
+class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a task used, as its agent reports it; None where it does not say, never 0."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cost_usd: float | None = None
+    turns: int | None = None
+    model: str | None = None
+
+
+class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the agent says of its task."""
+
+    status: VerdictStatus
+    summary: str = ""
+    data: dict[str, object] = {}
+
+
+class TaskEnd(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an attempt ended, and all that came of it."""
+
+    reason: str | None = None
+    """One word for a machine: `exit-1`, `oom`, `killed`, `no-result`, `deadline`, `inactive`, `rate-limited`, …"""
+    detail: str = ""
+    """One sentence for a person."""
+    verdict: Verdict | None = None
+    text: str = ""
+    """The agent's final text, cut at 64 KiB."""
+    exit_code: int | None = None
+    signal: str | None = None
+    took: float | None = None
+    """Seconds from the agent's start to its last byte of output."""
+    usage: Usage | None = None
+    agent_session: str | None = None
+    output_bytes: int = 0
+    output_dropped_bytes: int = 0
+    """Bytes over the worker's output budget; counted, not kept."""
+    told_by: Literal["wrapper", "manager"] = "wrapper"
+
+
+class _Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    at: datetime
+
+
+class _WorkerEvent(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    worker: WorkerId
+    incarnation: int = 1
+    reason: str | None = None
+    node: NodeId | None = None
+
+
+class WorkerRequested(_WorkerEvent, tag="worker.requested", frozen=True, kw_only=True):
+    """The command to make it is stored; a node will claim it."""
+
+    agent: str
+
+
+class WorkerQueued(_WorkerEvent, tag="worker.queued", frozen=True, kw_only=True):
+    """No node has room; it starts when its turn comes."""
+
+
+class WorkerBuilding(_WorkerEvent, tag="worker.building", frozen=True, kw_only=True):
+    """A node has claimed it and is making sure of its image."""
+
+
+class WorkerStarting(_WorkerEvent, tag="worker.starting", frozen=True, kw_only=True):
+    """Its container or process is being started."""
+
+
+class WorkerBecameReady(_WorkerEvent, tag="worker.ready", frozen=True, kw_only=True):
+    """It waits for a task."""
+
+
+class WorkerBusy(_WorkerEvent, tag="worker.busy", frozen=True, kw_only=True):
+    """It works on a task."""
+
+    task: TaskId
+
+
+class WorkerPaused(_WorkerEvent, tag="worker.paused", frozen=True, kw_only=True):
+    """It is frozen and keeps its memory."""
+
+
+class WorkerLost(_WorkerEvent, tag="worker.lost", frozen=True, kw_only=True):
+    """Its node cannot be reached: unknown, not dead."""
+
+
+class WorkerStopping(_WorkerEvent, tag="worker.stopping", frozen=True, kw_only=True):
+    """Somebody asked for its end."""
+
+
+class WorkerStopped(_WorkerEvent, tag="worker.stopped", frozen=True, kw_only=True):
+    """Nothing of it runs any more."""
+
+
+class WorkerFailed(_WorkerEvent, tag="worker.failed", frozen=True, kw_only=True):
+    """It could not be made, or it broke; the reason says why."""
+
+
+class _TaskEvent(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    worker: WorkerId
+    task: TaskId
+    attempt: int = 1
+
+
+class TaskQueued(_TaskEvent, tag="task.queued", frozen=True, kw_only=True):
+    """The prompt is stored and recorded."""
+
+
+class TaskRefused(_TaskEvent, tag="task.refused", frozen=True, kw_only=True):
+    """The prompt was not taken; nothing ran."""
+
+    reason: str
+    field: str | None = None
+
+
+class TaskStarted(_TaskEvent, tag="task.started", frozen=True, kw_only=True):
+    """The wrapper was told to start the agent."""
+
+    deadline_at: datetime
+
+
+class TaskProgressed(_TaskEvent, tag="task.progress", frozen=True, kw_only=True):
+    """Something worth telling happened: text, a tool call, a retry against the provider."""
+
+    kind: str
+    text: str = ""
+
+
+class TaskSessionSeen(_TaskEvent, tag="task.session", frozen=True, kw_only=True):
+    """The agent named its conversation."""
+
+    agent_session: str
+    fresh: bool = True
+    """False when an earlier conversation was resumed."""
+
+
+class TaskCancelling(_TaskEvent, tag="task.cancelling", frozen=True, kw_only=True):
+    """Somebody asked to cancel it while it ran."""
+
+    reason: str = ""
+
+
+class _TaskEnded(_TaskEvent, frozen=True, kw_only=True, omit_defaults=True):
+    end: TaskEnd
+
+
+class TaskSucceeded(_TaskEnded, tag="task.succeeded", frozen=True, kw_only=True):
+    """The agent finished and says that it succeeded."""
+
+
+class TaskFailed(_TaskEnded, tag="task.failed", frozen=True, kw_only=True):
+    """It did not succeed; the end's reason says why."""
+
+
+class TaskCancelled(_TaskEnded, tag="task.cancelled", frozen=True, kw_only=True):
+    """It was cancelled, before its start or while it ran."""
+
+
+class TaskTimedOut(_TaskEnded, tag="task.timed-out", frozen=True, kw_only=True):
+    """Its deadline passed, or nothing was heard of the agent for too long."""
+
+
+class TaskInputRequired(_TaskEnded, tag="task.input-required", frozen=True, kw_only=True):
+    """The agent waits for an answer (verdict `in_progress`)."""
+
+
+class ImageBuilding(_Event, tag="image.building", frozen=True, kw_only=True):
+    """One step of an image's build."""
+
+    image: str
+    step: int
+    steps: int
+    text: str = ""
+
+
+class ImageBuilt(_Event, tag="image.built", frozen=True, kw_only=True):
+    """The image is there and its self-check passed."""
+
+    image: str
+    took: float
+
+
+class ImageFailed(_Event, tag="image.failed", frozen=True, kw_only=True):
+    """The build ended without an image."""
+
+    image: str
+    reason: str
+
+
+WorkerEvent = (
+    WorkerRequested | WorkerQueued | WorkerBuilding | WorkerStarting | WorkerBecameReady | WorkerBusy
+    | WorkerPaused | WorkerLost | WorkerStopping | WorkerStopped | WorkerFailed
+)  # fmt: skip
+TaskEnding = TaskSucceeded | TaskFailed | TaskCancelled | TaskTimedOut | TaskInputRequired
+TaskEvent = (
+    TaskQueued | TaskRefused | TaskStarted | TaskProgressed | TaskSessionSeen | TaskCancelling
+    | TaskEnding
+)  # fmt: skip
+ImageEvent = ImageBuilding | ImageBuilt | ImageFailed
+Event = WorkerEvent | TaskEvent | ImageEvent
+
+TASK_ENDINGS: dict[TaskState, type[TaskEnding]] = {
+    "succeeded": TaskSucceeded,
+    "failed": TaskFailed,
+    "cancelled": TaskCancelled,
+    "timed-out": TaskTimedOut,
+    "input-required": TaskInputRequired,
+}
+"""The event that tells of a task's end, by the state it ends in."""
+
+
+class Owed(Struct, frozen=True, kw_only=True):
+    """An event that a record's last change promised; published under this id, then struck off."""
+
+    id: str
+    event: Event

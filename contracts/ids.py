@@ -1,0 +1,47 @@
+"""Identifiers, each a type of its own, and the one grammar of subject tokens."""
+
+import hashlib
+import re
+import secrets
+from typing import Annotated, NewType
+
+from msgspec import Meta
+
+TOKEN = r"^[a-z0-9-]{1,40}(?!\n)$"
+"""One token of a subject: what may stand between two dots, in a key, in a container's name."""
+
+_TOKEN = re.compile(TOKEN)
+
+Token = Annotated[
+    str,
+    Meta(pattern=TOKEN, description="Lower-case letters, digits and dashes, 1 to 40 of them."),
+]
+
+WorkerId = NewType("WorkerId", str)
+"""A worker's name. Names are unique among the workers that exist, and free again after the end."""
+TaskId = NewType("TaskId", str)
+CommandId = NewType("CommandId", str)
+NodeId = NewType("NodeId", str)
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` may stand as one token of a subject."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def message_id(prefix: str, given: str | None, seq: int) -> str:
+    """The id of a stored message: the sender's `Nats-Msg-Id`, else `prefix` + its stream sequence.
+
+    An id that cannot be a subject token (capitals, dots, spaces) is replaced by a hash of itself,
+    so that the same message sent twice keeps the same id.
+    """
+    if not given:
+        return f"{prefix}{seq}"
+    if is_token(given):
+        return given
+    return f"{prefix}-{hashlib.sha256(given.encode()).hexdigest()[:24]}"
+
+
+def nonce() -> str:
+    """96 random bits as a subject token: unguessable, and legal wherever an id is."""
+    return secrets.token_hex(12)

@@ -1,0 +1,92 @@
+"""Tasks: one prompt for one worker, its record and its state machine."""
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+from contracts.events import Owed, TaskEnd, TaskState
+from contracts.ids import TaskId, Token, WorkerId
+
+Seconds = Annotated[float, Meta(gt=0, le=604_800)]
+"""More than none, and a week at most."""
+
+DEFAULT_TIMEOUT = 1800.0
+"""Seconds a task may take when it does not say."""
+PROMPT_HEAD = 200
+"""Characters of the prompt that the record repeats."""
+
+
+class SubmitTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A prompt, published to `jetcrew.task.<worker>`."""
+
+    prompt: Annotated[str, Meta(min_length=1)]
+    timeout: Seconds = DEFAULT_TIMEOUT
+    """Seconds from the agent's start to the end."""
+    session: Token = "continue"
+    """`continue` the worker's conversation, start a `new` one, or a session by name."""
+    max_attempts: Annotated[int, Meta(ge=1, le=10)] = 1
+    context: Annotated[dict[Token, str], Meta(max_length=32)] = {}
+    """Passed through to the record and the end event, for the caller's own bookkeeping."""
+
+
+class CancelTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """End a task early: at once if it is queued, with the agent's processes if it runs."""
+
+    task: Token
+    reason: Annotated[str, Meta(max_length=500)] = ""
+
+
+TASK_TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
+    "queued": frozenset({"running", "failed", "cancelled"}),
+    "running": frozenset({"succeeded", "failed", "cancelled", "timed-out", "input-required", "queued"}),
+    "succeeded": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+    "timed-out": frozenset(),
+    "input-required": frozenset(),
+}
+"""From a state to the states it may become; `running → queued` is the next attempt of a task that asked
+for more than one."""
+
+TASK_ENDED: frozenset[TaskState] = frozenset(
+    {"succeeded", "failed", "cancelled", "timed-out", "input-required"}
+)
+
+
+class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that is known of a task; changed by compare-and-set only."""
+
+    id: TaskId
+    worker: WorkerId
+    state: TaskState
+    submitted_at: datetime
+    changed_at: datetime
+    timeout: float = DEFAULT_TIMEOUT
+    session: str = "continue"
+    prompt_head: str = ""
+    prompt_bytes: int = 0
+    attempt: int = 1
+    max_attempts: int = 1
+    run: str | None = None
+    """Chosen by the wrapper that was told to start this attempt; its reports carry it."""
+    door_seq: int | None = None
+    """Where the prompt waits in the door's stream; None once it does not."""
+    actor: str | None = None
+    """Who submitted it, as the sender says (`Jc-Actor`)."""
+    context: dict[str, str] = {}
+    started_at: datetime | None = None
+    deadline_at: datetime | None = None
+    ended_at: datetime | None = None
+    agent_session: str | None = None
+    """The agent CLI's own conversation id, once it was seen."""
+    cancelling: str | None = None
+    """The reason, once somebody asked to cancel it while it ran."""
+    end: TaskEnd | None = None
+    owed: list[Owed] = field(default_factory=list)
+    evt_seq: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether this is over."""
+        return self.state in TASK_ENDED

@@ -1,0 +1,247 @@
+"""Subjects, streams, consumers and buckets: spelled here and nowhere else."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from contracts.events import Event, ImageBuilding, ImageBuilt, ImageFailed
+from contracts.ids import CommandId, TaskId, WorkerId
+
+MAX_PAYLOAD_BYTES = 1_048_576
+"""The server's `max_payload`; headers count. One byte over it and the server closes the connection."""
+DOOR_BYTES = 786_432
+"""The most that a command or prompt may hold (768 KiB), so that it can be passed on with headers."""
+INBOX = "_INBOX"
+
+MINUTE = 60.0
+DAY = 86_400.0
+MIB = 1_048_576
+GIB = 1024 * MIB
+
+COMMANDS = {
+    "worker": ("create", "delete", "pause", "resume", "status"),
+    "task": ("cancel",),
+}
+"""Entities and the verbs that both doors take for them."""
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """The subjects under one prefix."""
+
+    prefix: str = "jetcrew"
+
+    def command(self, entity: str, verb: str) -> str:
+        """Durable door: stored, the PubAck is the receipt."""
+        return f"{self.prefix}.cmd.{entity}.{verb}"
+
+    def door(self, entity: str, verb: str) -> str:
+        """Synchronous door: validates, stores the command, waits for its result."""
+        return f"{self.prefix}.api.{entity}.{verb}"
+
+    def task(self, worker: str) -> str:
+        """Where prompts for a worker are published."""
+        return f"{self.prefix}.task.{worker}"
+
+    def run(self, worker: WorkerId) -> str:
+        """The one open assignment of a worker."""
+        return f"{self.prefix}.run.{worker}"
+
+    def report(self, worker: WorkerId, kind: str, task: TaskId | None = None) -> str:
+        """A worker's claim."""
+        middle = f"{worker}.task.{task}" if task else worker
+        return f"{self.prefix}.rep.{middle}.{kind}"
+
+    def output(self, worker: WorkerId, task: TaskId) -> str:
+        """An agent's output as it comes."""
+        return f"{self.prefix}.out.{worker}.{task}"
+
+    def heartbeat(self, worker: WorkerId) -> str:
+        """Plain message, not stored."""
+        return f"{self.prefix}.hb.{worker}"
+
+    def control(self, worker: WorkerId, nonce: str) -> str:
+        """Cancel and drain; the nonce keeps other workers from reflecting messages at it."""
+        return f"{self.prefix}.ctl.{worker}.{nonce}"
+
+    def ask(self, worker: str, verb: str) -> str:
+        """A worker's request; the id in the subject is its identity."""
+        return f"{self.prefix}.ask.{worker}.{verb}"
+
+    def result(self, command: CommandId) -> str:
+        """The answer to a command."""
+        return f"{self.prefix}.res.{command}"
+
+    def events_of_task(self, worker: WorkerId, task: TaskId) -> str:
+        """Filter of all events of one task."""
+        return f"{self.prefix}.evt.task.{worker}.{task}.>"
+
+    def events_of_worker(self, worker: WorkerId) -> str:
+        """Filter of all events of one worker, its tasks' not among them."""
+        return f"{self.prefix}.evt.worker.{worker}.>"
+
+    def event(self, event: Event) -> str:
+        """Where an event is published."""
+        entity, kind = str(event.__struct_config__.tag).split(".", 1)
+        if isinstance(event, ImageBuilding | ImageBuilt | ImageFailed):
+            ids = event.image
+        elif entity == "task":
+            ids = f"{event.worker}.{event.task}"  # type: ignore[union-attr]  # every task event has both
+        else:
+            ids = event.worker
+        return f"{self.prefix}.evt.{entity}.{ids}.{kind}"
+
+    def dead_letter(self, stream: str, consumer: str) -> str:
+        """Where messages go that nobody could handle."""
+        return f"{self.prefix}.dlq.{stream}.{consumer}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """A stream as data. Sizes in bytes, times in seconds; 0 means without limit."""
+
+    name: str
+    subjects: tuple[str, ...]
+    retention: Literal["limits", "workqueue"] = "limits"
+    discard: Literal["old", "new"] = "old"
+    max_msgs: int = 0
+    max_msgs_per_subject: int = 0
+    discard_new_per_subject: bool = False
+    max_bytes: int = 0
+    max_age: float = 0
+    max_msg_size: int = 0
+    duplicate_window: float = 2 * MINUTE
+    deny_delete: bool = False
+    deny_purge: bool = False
+    persist_async: bool = False
+    """Acknowledge before the disk has it: for bulk that may be lost with the power (R1 only)."""
+    numbered_by: str | None = None
+    """Bucket whose keys, or stream whose subjects, hold ids made of this stream's sequences; a stream made
+    anew starts above the highest of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consumer:
+    """A durable pull consumer as data."""
+
+    stream: str
+    name: str
+    filters: tuple[str, ...] = ()
+    ack_wait: float = 30.0
+    max_deliver: int = 5
+    max_ack_pending: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """A key-value bucket as data: history 1, direct gets."""
+
+    name: str
+    republished: bool = True
+    """Whether changes appear on `<prefix>.kv.<bucket>.>`."""
+    per_key_ttl: bool = False
+    marker_ttl: float = 0
+    """Seconds that the marker of an expired key stays."""
+    persist_async: bool = False
+
+    @property
+    def stream(self) -> str:
+        """The stream underneath."""
+        return f"KV_{self.name}"
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Everything that must exist on a server before jetcrew works on it."""
+
+    prefix: str = "jetcrew"
+    replicas: int = 1
+    subjects: Subjects = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "subjects", Subjects(self.prefix))
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """Each setting was chosen by trying the alternatives; docs/adr tells which."""
+        p = self.prefix
+        advisory = "$JS.EVENT.ADVISORY.CONSUMER"
+        return (
+            Stream(
+                name="JC_CMD", subjects=(f"{p}.cmd.>",), retention="workqueue", discard="new",
+                max_msgs=100_000, max_bytes=256 * MIB, max_age=7 * DAY, max_msg_size=DOOR_BYTES,
+                duplicate_window=10 * MINUTE, numbered_by="JC_RES",
+            ),
+            Stream(
+                name="JC_TASK", subjects=(f"{p}.task.>",), discard="new",
+                max_msgs_per_subject=100, discard_new_per_subject=True, max_bytes=GIB,
+                max_msg_size=DOOR_BYTES, duplicate_window=10 * MINUTE, numbered_by="KV_jc_task",
+            ),
+            Stream(
+                name="JC_RUN", subjects=(f"{p}.run.*",), retention="workqueue", discard="new",
+                max_msgs_per_subject=1, discard_new_per_subject=True, max_bytes=GIB,
+                duplicate_window=10 * MINUTE,
+            ),
+            Stream(name="JC_REP", subjects=(f"{p}.rep.>",), max_bytes=GIB, max_age=7 * DAY),
+            Stream(
+                name="JC_EVT", subjects=(f"{p}.evt.>",), max_bytes=2 * GIB, max_age=30 * DAY,
+                deny_delete=True, deny_purge=True,
+            ),
+            Stream(
+                name="JC_OUT", subjects=(f"{p}.out.>",), max_bytes=2 * GIB, max_age=3 * DAY,
+                persist_async=True,
+            ),
+            Stream(
+                name="JC_RES", subjects=(f"{p}.res.*",), max_bytes=256 * MIB, max_age=7 * DAY,
+                max_msgs_per_subject=1,
+            ),
+            Stream(
+                name="JC_DLQ", subjects=(f"{p}.dlq.>",), max_bytes=512 * MIB, max_age=30 * DAY,
+                duplicate_window=60 * MINUTE,
+            ),
+            Stream(
+                name="JC_ADV", retention="workqueue", max_bytes=64 * MIB, max_age=7 * DAY,
+                subjects=tuple(f"{advisory}.MAX_DELIVERIES.{s}.>" for s in ("JC_CMD", "JC_TASK", "JC_REP")),
+            ),
+        )  # fmt: skip
+
+    @property
+    def consumers(self) -> tuple[Consumer, ...]:
+        """The control plane's own; a worker's is made with the worker (`run_consumer`)."""
+        return (
+            Consumer(
+                stream="JC_CMD", name="mgr",
+                filters=tuple(f"{self.prefix}.cmd.{entity}.>" for entity in ("worker", "task", "image")),
+            ),
+            Consumer(stream="JC_TASK", name="mgr"),
+            Consumer(stream="JC_REP", name="rec", max_ack_pending=256),
+            Consumer(stream="JC_ADV", name="dlq", max_deliver=-1),
+        )  # fmt: skip
+
+    def run_consumer(self, worker: WorkerId) -> Consumer:
+        """A worker's: one assignment at a time, delivered once as far as a broker can."""
+        return Consumer(
+            stream="JC_RUN", name=worker, filters=(self.subjects.run(worker),), ack_wait=60,
+            max_deliver=1, max_ack_pending=1,
+        )  # fmt: skip
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """Written by the control plane only."""
+        return (
+            Bucket(name="jc_worker"),
+            Bucket(name="jc_task"),
+            Bucket(name="jc_prompt", republished=False),
+            Bucket(name="jc_session"),
+            Bucket(name="jc_image"),
+            Bucket(name="jc_node", per_key_ttl=True, marker_ttl=MINUTE),
+            Bucket(name="jc_lease", republished=False, per_key_ttl=True, marker_ttl=MINUTE, persist_async=True),
+            Bucket(name="jc_revoked", republished=False),
+            Bucket(name="jc_secret", republished=False),
+        )  # fmt: skip
+
+
+WORKER, TASK, PROMPT, SESSION, IMAGE, NODE, LEASE, REVOKED, SECRET = (
+    "jc_worker", "jc_task", "jc_prompt", "jc_session", "jc_image", "jc_node", "jc_lease", "jc_revoked",
+    "jc_secret",
+)  # fmt: skip
+"""The buckets' names."""

@@ -1,0 +1,129 @@
+"""Workers: the commands that make and end them, the record of one, its state machine."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from contracts.events import Owed, WorkerState
+from contracts.ids import NodeId, TaskId, Token, WorkerId
+
+Capability = Token
+EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}(?!\n)$")]
+EnvValue = Annotated[str, Meta(pattern=r"^[^\x00]*$", max_length=32_768)]
+Verb = Annotated[str, Meta(pattern=r"^[a-z]+(\.[a-z]+)*(?!\n)$", max_length=60)]
+Label = Annotated[str, Meta(max_length=200)]
+
+Runtime = Literal["docker", "process"]
+RuntimeChoice = Literal["auto", "docker", "process"]
+Desired = Literal["running", "paused", "stopped"]
+
+
+class Limits(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one worker may use; the operator's caps stand above these."""
+
+    memory_mb: Annotated[int, Meta(ge=64, le=1_048_576)] = 2048
+    """MiB of memory; swap is not added to it."""
+    cpus: Annotated[float, Meta(gt=0, le=512)] = 2.0
+    pids: Annotated[int, Meta(ge=16, le=65_536)] = 512
+    output_mb: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """MiB of agent output that are kept of one task; the rest is counted and dropped."""
+
+
+class CreateWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Make a worker: an isolated place where one agent works."""
+
+    name: Token
+    agent: Token
+    capabilities: Annotated[list[Capability], Meta(max_length=32)] = []
+    instructions: Annotated[str, Meta(max_length=262_144)] = ""
+    """Becomes the agent's instruction file (CLAUDE.md, AGENTS.md, …) before the worker is ready."""
+    allowed_commands: Annotated[list[Verb], Meta(max_length=32)] = []
+    """Verbs of `jetcrew.ask.<worker>.<verb>` this worker may use; none unless named."""
+    env: Annotated[dict[EnvName, EnvValue], Meta(max_length=128)] = {}
+    """The agent's environment, in clear: visible to operators. Keys belong in `secrets`."""
+    secrets: Annotated[list[EnvName], Meta(max_length=64)] = []
+    """Names of stored secrets; each reaches the agent as the environment variable of that name."""
+    runtime: RuntimeChoice = "auto"
+    """`auto` is docker where an engine answers, else a plain process, which isolates nothing."""
+    limits: Limits = Limits()
+    labels: Annotated[dict[Token, Label], Meta(max_length=64)] = {}
+
+
+class DeleteWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """End a worker. Its open task ends as cancelled, its queued tasks are refused."""
+
+    name: Token
+    keep_workspace: bool = False
+    """Leave the workspace and home volumes; a worker made later by this name finds them."""
+
+
+class PauseWorker(Struct, frozen=True, kw_only=True):
+    """Freeze a worker that has no task in flight."""
+
+    name: Token
+
+
+class ResumeWorker(Struct, frozen=True, kw_only=True):
+    """Thaw a paused worker."""
+
+    name: Token
+
+
+class StatusOfWorker(Struct, frozen=True, kw_only=True):
+    """Ask for the record of a worker."""
+
+    name: Token
+
+
+WORKER_TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
+    "requested": frozenset({"queued", "building", "starting", "stopping", "stopped", "failed"}),
+    "queued": frozenset({"building", "starting", "stopping", "stopped", "failed"}),
+    "building": frozenset({"starting", "stopping", "failed", "lost"}),
+    "starting": frozenset({"ready", "stopping", "failed", "lost"}),
+    "ready": frozenset({"busy", "paused", "stopping", "failed", "lost"}),
+    "busy": frozenset({"ready", "stopping", "failed", "lost"}),
+    "paused": frozenset({"ready", "stopping", "failed", "lost"}),
+    "lost": frozenset({"starting", "ready", "busy", "paused", "stopping", "failed"}),
+    "stopping": frozenset({"stopped", "failed"}),
+    "stopped": frozenset(),
+    "failed": frozenset({"stopping", "stopped"}),
+}
+"""From a state to the states it may become. `stopped` ends a worker; a later one of the same name is a
+new incarnation. A `failed` worker can still be deleted."""
+
+
+class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that is known of a worker; changed by compare-and-set only."""
+
+    name: WorkerId
+    state: WorkerState
+    desired: Desired
+    spec: CreateWorker
+    requested_at: datetime
+    changed_at: datetime
+    incarnation: int = 1
+    """Counts the workers that bore this name."""
+    node: NodeId | None = None
+    """The node that owns it, once one has claimed it."""
+    runtime: Runtime | None = None
+    unit: str | None = None
+    """The container's id, or the process's identity, in its runtime."""
+    image: str | None = None
+    user_key: str | None = None
+    """Public key of its bus user; what a renewal of its credential is made for."""
+    task: TaskId | None = None
+    """The task in flight."""
+    reason: str | None = None
+    """Why it is in this state, where the state does not say it."""
+    keep_workspace: bool = False
+    ready_at: datetime | None = None
+    owed: list[Owed] = field(default_factory=list)
+    """Events of the last change that are not known to be published yet."""
+    evt_seq: int = 0
+    """Sequence of its last event in the event stream."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the worker is over: nothing runs, and its name is free."""
+        return self.state in {"stopped", "failed"}

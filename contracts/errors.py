@@ -1,20 +1,24 @@
 """Everything jetcrew raises.
 
-    JetcrewError
-    ├── InvalidMessage          a body that does not decode, or says something impossible: names the field
-    ├── Refused                 understood, and not possible in the present state
-    │   ├── NotThere            the worker, task or agent it speaks of does not exist
-    │   └── AlreadyThere        the name is taken
-    ├── TooLarge                one byte over the limit of the door it was going through
-    ├── Retry                   not now: deliver again after a delay
-    ├── BusUnavailable          no server, or none that answers within the time given
-    ├── BusClosed               the connection ended for good (credential expired or revoked)
-    ├── Denied                  the credential does not allow it
-    ├── QueueFull               a door's bound is reached: the publisher has to wait
-    ├── Conflict                a compare-and-set found another revision
-    ├── LeaseLost               a lease is someone else's by now
-    ├── TopologyDrift           the streams on the server are not the ones this version uses
-    └── ConfigurationInvalid    settings, or a file of an agent or a capability, are wrong
+JetcrewError
+├── InvalidMessage          a body that does not decode, or says something impossible: names the field
+├── Refused                 understood, and not possible in the present state
+│   ├── NotThere            the worker, task or agent it speaks of does not exist
+│   └── AlreadyThere        the name is taken
+├── TooLarge                one byte over the limit of the door it was going through
+├── Retry                   not now: deliver again after a delay
+├── BusUnavailable          no server, or none that answers within the time given
+├── BusClosed               the connection ended for good (credential expired or revoked)
+├── Denied                  the credential does not allow it
+├── QueueFull               a door's bound is reached: the publisher has to wait
+├── Conflict                a compare-and-set found another revision
+├── LeaseLost               a lease is someone else's by now
+├── TopologyDrift           the streams on the server are not the ones this version uses
+├── EngineUnavailable       the container engine does not answer
+├── EngineRefused           the container engine answers, and will not do it
+│   └── ImageMissing        there is no image by that tag
+├── ImageBuildFailed        a worker image could not be built, or failed its own check
+└── ConfigurationInvalid    settings, or a file of an agent or a capability, are wrong
 """
 
 
@@ -108,3 +112,30 @@ class TopologyDrift(JetcrewError):
 
 class ConfigurationInvalid(JetcrewError):
     """A setting or a data file is wrong; the message names it and what would be right."""
+
+
+class EngineUnavailable(JetcrewError):
+    """The container engine does not answer; what runs on it is unknown, not dead."""
+
+
+class EngineRefused(JetcrewError):
+    """The container engine answers and will not do what was asked; asking again will not help."""
+
+
+class ImageMissing(EngineRefused):
+    """There is no image by this tag on the engine."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(f"no image {tag} on this engine")
+        self.tag = tag
+
+
+class ImageBuildFailed(JetcrewError):
+    """A worker image could not be built, or failed the check that follows its build."""
+
+    def __init__(self, tag: str, step: str, log_tail: str) -> None:
+        last = log_tail.rstrip().rpartition("\n")[2]
+        super().__init__(f"image {tag} failed at: {step}" + (f" ({last})" if last else ""))
+        self.tag = tag
+        self.step = step
+        self.log_tail = log_tail

@@ -16,6 +16,7 @@ Label = Annotated[str, Meta(max_length=200)]
 
 Runtime = Literal["docker", "process"]
 RuntimeChoice = Literal["auto", "docker", "process"]
+Network = Literal["none", "bridge"]
 Desired = Literal["running", "paused", "stopped"]
 
 
@@ -46,6 +47,8 @@ class CreateWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Names of stored secrets; each reaches the agent as the environment variable of that name."""
     runtime: RuntimeChoice = "auto"
     """`auto` is docker where an engine answers, else a plain process, which isolates nothing."""
+    network: Network = "bridge"
+    """`bridge`: out to the internet, not to other workers; `none`: nothing but the bus. Docker only."""
     limits: Limits = Limits()
     labels: Annotated[dict[Token, Label], Meta(max_length=64)] = {}
 

@@ -90,6 +90,10 @@ class Subjects:
             ids = event.worker
         return f"{self.prefix}.evt.{entity}.{ids}.{kind}"
 
+    def changes(self, bucket: str | None = None) -> str:
+        """Where the changes of a bucket, or of every republished one, appear as they happen."""
+        return f"{self.prefix}.kv.{bucket}.>" if bucket else f"{self.prefix}.kv.>"
+
     def dead_letter(self, stream: str, consumer: str) -> str:
         """Where messages go that nobody could handle."""
         return f"{self.prefix}.dlq.{stream}.{consumer}"
@@ -245,3 +249,6 @@ WORKER, TASK, PROMPT, SESSION, IMAGE, NODE, LEASE, REVOKED, SECRET = (
     "jc_secret",
 )  # fmt: skip
 """The buckets' names."""
+
+ARTIFACTS = "jc_artifact"
+"""The object store: transcripts, evidence, patches."""

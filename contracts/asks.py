@@ -1,12 +1,11 @@
 """What passes between a worker and the control plane besides reports: its boot file, its assignment,
 what it may ask and the answers, and the control messages it obeys."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from contracts.ids import Token
+from contracts.ids import Instant, Token
 
 
 class Boot(Struct, frozen=True, kw_only=True):
@@ -67,7 +66,7 @@ class StartAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     go: bool
     reason: str = ""
-    deadline_at: datetime | None = None
+    deadline_at: Instant | None = None
     seconds_left: float | None = None
     """The same deadline for a clock that is not the manager's."""
 

@@ -4,12 +4,11 @@ An event's `type` is its subject's beginning and end: `task.started` of task `t1
 published on `jetcrew.evt.task.ada.t1.started`.
 """
 
-from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
 
-from contracts.ids import NodeId, TaskId, WorkerId
+from contracts.ids import Instant, NodeId, TaskId, WorkerId
 
 WorkerState = Literal[
     "requested", "queued", "building", "starting", "ready", "busy", "paused", "lost",
@@ -64,7 +63,7 @@ class TaskEnd(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
-    at: datetime
+    at: Instant
 
 
 class _WorkerEvent(_Event, frozen=True, kw_only=True, omit_defaults=True):
@@ -142,7 +141,7 @@ class TaskRefused(_TaskEvent, tag="task.refused", frozen=True, kw_only=True):
 class TaskStarted(_TaskEvent, tag="task.started", frozen=True, kw_only=True):
     """The wrapper was told to start the agent."""
 
-    deadline_at: datetime
+    deadline_at: Instant
 
 
 class TaskProgressed(_TaskEvent, tag="task.progress", frozen=True, kw_only=True):

@@ -3,19 +3,25 @@
 import hashlib
 import re
 import secrets
+from datetime import datetime
 from typing import Annotated, NewType
 
 from msgspec import Meta
 
-TOKEN = r"^[a-z0-9-]{1,40}(?!\n)$"
+SUBJECT_TOKEN = r"^[a-z0-9-]{1,40}(?!\n)$"
 """One token of a subject: what may stand between two dots, in a key, in a container's name."""
 
-_TOKEN = re.compile(TOKEN)
+_TOKEN = re.compile(SUBJECT_TOKEN)
 
 Token = Annotated[
     str,
-    Meta(pattern=TOKEN, description="Lower-case letters, digits and dashes, 1 to 40 of them."),
+    Meta(
+        pattern=SUBJECT_TOKEN, description="Lower-case letters, digits and dashes, 1 to 40 of them."
+    ),
 ]
+
+Instant = Annotated[datetime, Meta(tz=True)]
+"""A moment with its offset, as in `2026-01-31T12:00:00Z`; one without is refused, since nobody knows it."""
 
 WorkerId = NewType("WorkerId", str)
 """A worker's name. Names are unique among the workers that exist, and free again after the end."""

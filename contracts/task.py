@@ -1,12 +1,11 @@
 """Tasks: one prompt for one worker, its record and its state machine."""
 
-from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
 from contracts.events import Owed, TaskEnd, TaskState
-from contracts.ids import TaskId, Token, WorkerId
+from contracts.ids import Instant, TaskId, Token, WorkerId
 
 Seconds = Annotated[float, Meta(gt=0, le=604_800)]
 """More than none, and a week at most."""
@@ -39,7 +38,9 @@ class CancelTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 TASK_TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
     "queued": frozenset({"running", "failed", "cancelled"}),
-    "running": frozenset({"succeeded", "failed", "cancelled", "timed-out", "input-required", "queued"}),
+    "running": frozenset(
+        {"succeeded", "failed", "cancelled", "timed-out", "input-required", "queued"}
+    ),
     "succeeded": frozenset(),
     "failed": frozenset(),
     "cancelled": frozenset(),
@@ -60,8 +61,8 @@ class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: TaskId
     worker: WorkerId
     state: TaskState
-    submitted_at: datetime
-    changed_at: datetime
+    submitted_at: Instant
+    changed_at: Instant
     timeout: float = DEFAULT_TIMEOUT
     session: str = "continue"
     prompt_head: str = ""
@@ -75,9 +76,9 @@ class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     actor: str | None = None
     """Who submitted it, as the sender says (`Jc-Actor`)."""
     context: dict[str, str] = {}
-    started_at: datetime | None = None
-    deadline_at: datetime | None = None
-    ended_at: datetime | None = None
+    started_at: Instant | None = None
+    deadline_at: Instant | None = None
+    ended_at: Instant | None = None
     agent_session: str | None = None
     """The agent CLI's own conversation id, once it was seen."""
     cancelling: str | None = None

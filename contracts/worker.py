@@ -1,12 +1,11 @@
 """Workers: the commands that make and end them, the record of one, its state machine."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
 from contracts.events import Owed, WorkerState
-from contracts.ids import NodeId, TaskId, Token, WorkerId
+from contracts.ids import Instant, NodeId, TaskId, Token, WorkerId
 
 Capability = Token
 EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}(?!\n)$")]
@@ -103,8 +102,8 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: WorkerState
     desired: Desired
     spec: CreateWorker
-    requested_at: datetime
-    changed_at: datetime
+    requested_at: Instant
+    changed_at: Instant
     incarnation: int = 1
     """Counts the workers that bore this name."""
     node: NodeId | None = None
@@ -120,7 +119,7 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
     """Why it is in this state, where the state does not say it."""
     keep_workspace: bool = False
-    ready_at: datetime | None = None
+    ready_at: Instant | None = None
     owed: list[Owed] = field(default_factory=list)
     """Events of the last change that are not known to be published yet."""
     evt_seq: int = 0

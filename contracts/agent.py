@@ -11,8 +11,8 @@ from msgspec import Meta, Struct
 from contracts.ids import Token
 
 Placeholder = str
-"""May hold `{session}`, `{workspace}`, `{home}`, `{prompt_file}` or `{env.NAME}`; an argument whose value is
-empty is dropped, together with the option before it when the two form one `[group]`."""
+"""May hold `{session}`, `{workspace}`, `{home}`, `{prompt_file}` or `{env.NAME}`, a value of the worker's
+own `env` (never a secret). What else stands in braces is left as it is."""
 
 OutputFormat = Literal["text", "claude", "codex", "opencode", "gemini", "droid"]
 
@@ -80,12 +80,13 @@ class Agent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key_env: list[str] = []
     """Names under which it takes a key; the first is what `--secret` suggests."""
     base_url_env: str | None = None
-    instructions_file: str | None = None
-    """Path below the workspace of the file that holds its standing instructions."""
+    instructions_file: Placeholder | None = None
+    """The file that holds its standing instructions; a relative path is below the workspace."""
     state_dir: Placeholder | None = None
     """Where its conversations live; on the home volume."""
-    config_files: dict[Placeholder, str] = {}
-    """Files written before its first turn, path to content; existing ones are left alone."""
+    config_files: dict[Placeholder, Placeholder] = {}
+    """Files written before its first turn, path to content; existing ones are left alone. Contents are
+    not dropped for an empty placeholder, and a brace that is not one stays."""
     preflight: list[str] = []
     """A command that proves that the CLI is there; run before the worker is ready."""
     cancel_signal: Literal["SIGTERM", "SIGINT"] = "SIGTERM"
@@ -115,5 +116,3 @@ class Capability(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Shell line that must succeed inside the built image."""
     hosts: list[str] = []
     """Hosts its tools need to reach."""
-
-

@@ -33,6 +33,8 @@ class Boot(Struct, frozen=True, kw_only=True):
     """Bytes of output published of one task; the rest is counted and dropped."""
     heartbeat_every: float = 5.0
     """Seconds."""
+    drain_grace: float = 2.0
+    """Seconds that a task in flight gets to end by itself after SIGTERM."""
     bus_grace: float = 600.0
     """Seconds without a bus after which an idle wrapper ends by itself."""
     prefix: Token = "jetcrew"

@@ -4,20 +4,17 @@ Readers tolerate unknown fields. What does not decode raises `InvalidMessage`, w
 field, the value found there and what would be right.
 """
 
-import re
 from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 
 from contracts.errors import InvalidMessage
+from contracts.explain import NOWHERE, explain
 
 T = TypeVar("T")
 
 _encoder = msgspec.json.Encoder()
-_AT = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
-_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
-_SHOWN = 60  # characters of a wrong value that an error repeats
 
 
 def encode(message: object) -> bytes:
@@ -40,9 +37,9 @@ def decode(data: bytes, kind: type[T]) -> T:
     if not data:
         raise InvalidMessage("the message is empty; a JSON object is expected")
     try:
-        value: T = decoder(kind).decode(data)
+        value: T = decoder(kind).decode(data)  # type: ignore[arg-type]  # a class is hashable
     except msgspec.ValidationError as error:
-        raise _explained(error, data) from None
+        raise _explained(error, data, kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidMessage(f"not valid JSON: {error}") from None
     except RecursionError:
@@ -59,48 +56,14 @@ def convert(value: object, kind: type[T], *, field: str = "$") -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        found = _explained(error, value)
+        found = explain(error, value, kind)
         raise InvalidMessage(found.reason, field=field + found.field[1:]) from None
 
 
-def _explained(error: msgspec.ValidationError, source: object) -> InvalidMessage:
-    match = _AT.match(str(error))
-    assert match is not None
-    reason, path = match["reason"], match["path"] or "$"
-    if missing := re.match(r"Object missing required field `([^`]+)`", reason):
-        return InvalidMessage("missing", field=f"{path}.{missing[1]}")
-    if isinstance(source, bytes):
-        try:
-            source = msgspec.json.decode(source)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return InvalidMessage(_lower(reason), field=path)
-    found = _at(source, path)
-    shown = "" if found is _ELSEWHERE else f"; got {_short(found)}"
-    return InvalidMessage(f"{_lower(reason)}{shown}", field=path)
-
-
-_ELSEWHERE = object()
-
-
-def _at(source: object, path: str) -> object:
-    """The value at `path`, or `_ELSEWHERE` where the path does not say which one."""
-    for name, index in _STEP.findall(path.removeprefix("$")):
-        if name and isinstance(source, dict) and name in source:
-            source = source[name]
-        elif index and index != "..." and isinstance(source, list) and int(index) < len(source):
-            source = source[int(index)]
-        else:
-            return _ELSEWHERE
-    return source
-
-
-def _short(value: object) -> str:
+def _explained(error: msgspec.ValidationError, data: bytes, kind: Any) -> InvalidMessage:
+    source: object
     try:
-        text = msgspec.json.encode(value).decode(errors="replace")
-    except (TypeError, ValueError, OverflowError):
-        text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-def _lower(reason: str) -> str:
-    return reason[:1].lower() + reason[1:]
+        source = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        source = NOWHERE  # what follows the first mistake need not be JSON at all
+    return explain(error, source, kind)

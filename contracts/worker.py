@@ -8,9 +8,24 @@ from contracts.events import Owed, WorkerState
 from contracts.ids import Instant, NodeId, TaskId, Token, WorkerId
 
 Capability = Token
-EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}(?!\n)$")]
-EnvValue = Annotated[str, Meta(pattern=r"^[^\x00]*$", max_length=32_768)]
-Verb = Annotated[str, Meta(pattern=r"^[a-z]+(\.[a-z]+)*(?!\n)$", max_length=60)]
+EnvName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}(?!\n)$",
+        description="A variable's name: letters, digits and underscores, no digit first.",
+    ),
+]
+EnvValue = Annotated[
+    str, Meta(pattern=r"^[^\x00]*$", max_length=32_768, description="Text without a NUL.")
+]
+Verb = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z]+(\.[a-z]+)*(?!\n)$",
+        max_length=60,
+        description="A verb such as `git.token`: lower-case words joined by dots.",
+    ),
+]
 Label = Annotated[str, Meta(max_length=200)]
 
 Runtime = Literal["docker", "process"]

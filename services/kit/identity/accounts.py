@@ -68,14 +68,20 @@ class Accounts:
         )
 
     def jwt(
-        self, account: Account, operator: KeyPair, revocations: Mapping[str, int] | None = None
+        self,
+        account: Account,
+        operator: KeyPair,
+        revocations: Mapping[str, int] | None = None,
+        *,
+        issued_at: float | None = None,
     ) -> str:
-        """The same as a JWT of the operator's."""
+        """The same as a JWT of the operator's, issued now unless said otherwise (Unix time)."""
         return signed(
             operator,
             subject=self.public[account],
             name=account,
             nats=self.claims(account, revocations),
+            issued_at=issued_at,
         )
 
     def _scope(self, account: Outside) -> Claims:

@@ -16,14 +16,21 @@ _HEADER = b'{"typ":"JWT","alg":"ed25519-nkey"}'
 
 
 def signed(
-    signer: KeyPair, *, subject: str, name: str, nats: Claims, expires_at: float | None = None
+    signer: KeyPair,
+    *,
+    subject: str,
+    name: str,
+    nats: Claims,
+    issued_at: float | None = None,
+    expires_at: float | None = None,
 ) -> str:
     """The JWT in which `signer` says `nats` of the holder of the public key `subject`.
 
-    `expires_at` is Unix time in seconds; without it the JWT never expires.
+    Times are Unix times in seconds. It is issued now unless said otherwise, and never expires without
+    `expires_at`.
     """
     claims: Claims = {
-        "iat": int(time.time()),
+        "iat": int(time.time() if issued_at is None else issued_at),
         "iss": signer.public,
         "name": name,
         "sub": subject,

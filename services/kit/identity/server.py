@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from contracts.topology import GIB, MAX_PAYLOAD_BYTES, Topology
+from contracts.topology import GIB, MAX_PAYLOAD_BYTES, MIB, Topology
 
 SPARE_BYTES = 8 * GIB
 """Room for buckets and stored objects beside the streams, whose bounds are reserved when they are made."""
@@ -36,6 +36,7 @@ def server_config(
         "jetstream {",
         f"  store_dir: {_quoted(directory / 'js')}",
         f"  max_file_store: {store_bytes}",
+        f"  max_memory_store: {256 * MIB}",
         "  sync_interval: always  # an acknowledgement is kept even when the power fails",
         "}",
         "# The other form of acknowledgement subjects ends the read loop of Python clients.",

@@ -9,6 +9,7 @@ identity/jwt/NAME.jwt          what the server is told of operator and accounts
 import fcntl
 import json
 import os
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,7 +113,9 @@ class Identity:
         What is missing is lifted: only one process may make and push these, out of one complete list.
         """
         accounts = Accounts(self.topology, self.keys)
-        return accounts.jwt("WORKERS", self.key("operator-signing"), revocations)
+        # A server that starts again prefers the account in its configuration to one of the same second.
+        later = time.time() + 1
+        return accounts.jwt("WORKERS", self.key("operator-signing"), revocations, issued_at=later)
 
     def operator(self, name: str) -> Path:
         """The credentials file of one operator, made if need be; its inbox is `_INBOX.ops.<name>`.
@@ -221,8 +224,8 @@ def _describe(identity: Identity) -> None:
         path = identity.state.identity / "jwt" / f"{name}.jwt"
         if _said(path) == {"version": 2, **claims}:
             continue
-        signer = "operator" if name == "operator" else "operator-signing"
-        jwt = signed(identity.key(signer), subject=identity.keys[name], name=name, nats=claims)
+        signer = identity.key("operator" if name == "operator" else "operator-signing")
+        jwt = signed(signer, subject=identity.keys[name], name=name, nats=claims)
         identity.state.write_private(path, jwt.encode())
 
 

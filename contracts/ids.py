@@ -8,15 +8,15 @@ from typing import Annotated, NewType
 
 from msgspec import Meta
 
-SUBJECT_TOKEN = r"^[a-z0-9-]{1,40}(?!\n)$"
+ID_PATTERN = r"^[a-z0-9-]{1,40}(?!\n)$"
 """One token of a subject: what may stand between two dots, in a key, in a container's name."""
 
-_TOKEN = re.compile(SUBJECT_TOKEN)
+_TOKEN = re.compile(ID_PATTERN)
 
 Token = Annotated[
     str,
     Meta(
-        pattern=SUBJECT_TOKEN, description="Lower-case letters, digits and dashes, 1 to 40 of them."
+        pattern=ID_PATTERN, description="Lower-case letters, digits and dashes, 1 to 40 of them."
     ),
 ]
 

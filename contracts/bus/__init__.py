@@ -1,0 +1,54 @@
+"""The one binding to NATS: everything else speaks to this package and knows nothing of the client library."""
+
+from contracts.bus.apply import apply_consumer, apply_topology, remove_consumer
+from contracts.bus.connection import Bus, connect
+from contracts.bus.deadletter import move_exhausted, redrive
+from contracts.bus.kv import Bucket
+from contracts.bus.lease import Lease
+from contracts.bus.ledger import Ledger
+from contracts.bus.messages import (
+    ACTOR,
+    CAUSE,
+    MSG_ID,
+    TRACEPARENT,
+    Delivery,
+    Expect,
+    Held,
+    Message,
+    Receipt,
+    Stored,
+    header,
+)
+from contracts.bus.publish import StreamRefused
+from contracts.bus.pull import ConsumerGone, Pull
+from contracts.bus.reads import ApiRefused
+from contracts.bus.records import Records
+
+__all__ = [
+    "ACTOR",
+    "CAUSE",
+    "MSG_ID",
+    "TRACEPARENT",
+    "ApiRefused",
+    "Bucket",
+    "Bus",
+    "ConsumerGone",
+    "Delivery",
+    "Expect",
+    "Held",
+    "Lease",
+    "Ledger",
+    "Message",
+    "Pull",
+    "Receipt",
+    "Records",
+    "Stored",
+    "StreamRefused",
+    "apply_consumer",
+    "apply_topology",
+    "connect",
+    "header",
+    "move_exhausted",
+    "redrive",
+    "remove_consumer",
+]

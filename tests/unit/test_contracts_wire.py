@@ -1,6 +1,7 @@
 """The wire stays as it is: every message, written once, is read and written back unchanged (R36)."""
 
 from collections.abc import Iterator
+from inspect import get_annotations
 from typing import Any, get_args
 
 import msgspec
@@ -52,7 +53,7 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 def _owner(kind: type, field: str) -> str:
     """The class that declares a field; those that inherit it share its line in the golden files."""
-    return next(c.__name__ for c in kind.__mro__ if field in c.__dict__.get("__annotations__", {}))
+    return next(c.__name__ for c in kind.__mro__ if field in get_annotations(c))
 
 
 def _fields(value: object) -> Iterator[tuple[str, str]]:

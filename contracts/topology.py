@@ -23,6 +23,9 @@ COMMANDS = {
 }
 """Entities and the verbs that both doors take for them."""
 
+DOOR_ONLY = {"secret": ("put",)}
+"""Verbs that only the synchronous door takes: what they carry must not be stored in a stream."""
+
 
 @dataclass(frozen=True)
 class Subjects:

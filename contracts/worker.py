@@ -93,6 +93,15 @@ class StatusOfWorker(Struct, frozen=True, kw_only=True):
     name: Token
 
 
+class PutSecret(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Store a secret. Taken by the synchronous door only, so that no stream ever holds its value."""
+
+    name: EnvName
+    value: Annotated[str, Meta(pattern=r"^[^\x00]*$", min_length=1, max_length=65_536)]
+    worker: Token | None = None
+    """For this worker only, and forgotten with it; None: for every worker that names it."""
+
+
 WORKER_TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     "requested": frozenset({"queued", "building", "starting", "stopping", "stopped", "failed"}),
     "queued": frozenset({"building", "starting", "stopping", "stopped", "failed"}),

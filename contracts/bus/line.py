@@ -83,8 +83,11 @@ class Line:
         except (NatsError, OSError) as error:
             raise BusUnavailable(f"cannot connect to {url}: {error}") from None
         finally:
-            connecting.cancel()
             refusal.cancel()
+            # the library loses a cancellation that meets a refused connection: say it until it is heard
+            while not connecting.done():
+                connecting.cancel()
+                await asyncio.wait({connecting}, timeout=0.05)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from contracts.events import Usage
 from wrapper.output.lines import Lines
-from wrapper.output.reading import Noted, Reading, added, shortened
+from wrapper.output.reading import KEPT, Noted, Reading, added
 
 _decoder = msgspec.json.Decoder()
 
@@ -66,19 +66,19 @@ class ClaudeOutput:
             if block.get("type") == "text" and isinstance(block.get("text"), str):
                 if event.get("parent_tool_use_id") is None:
                     self.reading.text = block["text"]
-                yield Noted("text", shortened(block["text"]))
+                yield Noted("text", block["text"][:KEPT])
             elif block.get("type") == "tool_use":
                 self.reading.tools += 1
                 given = json.dumps(block.get("input"), ensure_ascii=False)
-                yield Noted("tool", shortened(f"{block.get('name')} {given}"))
+                yield Noted("tool", f"{block.get('name')} {given}"[:KEPT])
 
     def _tool_results(self, event: dict[str, Any]) -> Iterator[Noted]:
         for block in _blocks(event):
             if block.get("type") == "tool_result":
                 failed = block.get("is_error") is True
                 self.reading.tools_failed += failed
-                said = shortened(" ".join(_texts(block.get("content"))))
-                yield Noted("tool-done", f"{'failed' if failed else 'ok'}: {said}")
+                said = " ".join(_texts(block.get("content")))
+                yield Noted("tool-done", f"{'failed' if failed else 'ok'}: {said}"[:KEPT])
 
     def _result(self, event: dict[str, Any]) -> None:
         reading = self.reading
@@ -116,10 +116,14 @@ def _decoded(line: bytes) -> dict[str, Any] | None:
         event = _decoder.decode(line)
     except (ValueError, RecursionError):
         try:  # halves of surrogate pairs and broken UTF-8 are no reason to lose an answer
-            event = json.loads(line.decode(errors="replace"))
+            event = _decoder.decode(_respelled(json.loads(line.decode(errors="replace"))))
         except (ValueError, RecursionError):
             return None
     return event if isinstance(event, dict) else None
+
+
+def _respelled(event: object) -> bytes:
+    return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _blocks(event: dict[str, Any]) -> Iterator[dict[str, Any]]:

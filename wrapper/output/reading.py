@@ -12,6 +12,7 @@ class Noted:
 
     kind: Literal["text", "tool", "tool-done", "retry", "status"]
     text: str
+    """As it came: it is redacted first and shortened then, lest half a secret remains."""
 
 
 @dataclass
@@ -51,13 +52,15 @@ class Adapter(Protocol):
         ...
 
 
-NOTE = 300
-"""Characters of a note's text."""
+KEPT = 65_536
+"""Characters of a note's text that are kept."""
+SHOWN = 300
+"""Characters of it that are shown."""
 
 
-def shortened(text: str, limit: int = NOTE) -> str:
+def shortened(text: str, limit: int = SHOWN) -> str:
     """One line of at most `limit` characters."""
-    line = " ".join(text.split())
+    line = " ".join(text[: 4 * limit].split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 

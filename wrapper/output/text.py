@@ -2,7 +2,8 @@
 
 import codecs
 
-from wrapper.output.reading import Noted, Reading, shortened
+from wrapper.output.reading import KEPT as NOTE
+from wrapper.output.reading import Noted, Reading
 
 KEPT = 1_048_576
 """Characters of the end of stdout that are kept."""
@@ -38,7 +39,7 @@ class TextOutput:
             self._parts = [self._joined()]
             self._size = len(self._parts[0])
         said = next((line for line in reversed(text.splitlines()) if line.strip()), "")
-        return [Noted("text", shortened(said))] if said else []
+        return [Noted("text", said[:NOTE])] if said else []
 
     def _joined(self) -> str:
         return "".join(self._parts)[-KEPT:]

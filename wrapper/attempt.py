@@ -1,0 +1,240 @@
+"""One attempt at a task: a turn of the agent, where needed a second one, and the report of its end."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import structlog
+
+from contracts.asks import Assignment
+from contracts.events import TaskEnd, Usage, Verdict
+from contracts.reports import Finished
+from wrapper.boot import Place
+from wrapper.claims import Claims
+from wrapper.ending import Ending, broke, cut_short, judged
+from wrapper.family import Family
+from wrapper.outlet import Outlet
+from wrapper.output import Noted, adapter_for
+from wrapper.output.reading import added
+from wrapper.process import NotStarted, StreamName
+from wrapper.report import RunReports
+from wrapper.session import Conversation, conversation, fresh, is_lost
+from wrapper.turn import Command, Ran, Stop, signal_of, take_turn
+from wrapper.verdict import EXPLANATION, VerdictProblem, clean, read_verdict, repair_prompt
+
+log = structlog.get_logger(__name__)
+
+TEXT = 65_536
+"""Bytes of the final text in the report; of a longer one the end is kept."""
+REPAIR_NEEDS = 10.0
+"""Seconds before the deadline below which asking again is not worth it."""
+LAST_OUTPUT = 30.0
+"""Seconds that output may still take to get out once the agent is gone."""
+
+
+class Attempt:
+    """Runs the agent for one assignment. `run` is called once."""
+
+    def __init__(
+        self, place: Place, work: Assignment, run: str, *, reports: RunReports, stop: Stop,
+        family: Family, deadline: float,
+    ) -> None:  # fmt: skip
+        self._place = place
+        self._work = work
+        self._run = run
+        self._reports = reports
+        self._stop = stop
+        self._family = family
+        self._deadline = deadline
+        budget = place.boot.output_bytes
+        self._outlet = Outlet(reports.output, place.secrets, run=run, budget=budget)
+        self._conversation = conversation(place.agent, work.agent_session)
+        self._session: str | None = None
+        self._lost = False
+        self._ran: list[Ran] = []
+        self._verdict: Verdict | None = None
+
+    async def run(self) -> Finished:
+        """From the first turn to the report, which is left to the caller to publish."""
+        async with asyncio.TaskGroup() as group:
+            telling = group.create_task(self._reports.pump(), name="reports")
+            pouring = group.create_task(self._outlet.pump(), name="output")
+            try:
+                ending = await self._ending()
+            finally:
+                self._outlet.close()
+                self._reports.close()
+            await asyncio.wait({pouring}, timeout=LAST_OUTPUT)
+            if not pouring.done():
+                pouring.cancel()
+                self._outlet.give_up()
+            await telling
+        return self._finished(ending)
+
+    async def _ending(self) -> Ending:
+        try:
+            if self._stop.wanted.is_set():
+                return Ending(self._stop.state, self._stop.reason, self._stop.detail)
+            ran = await self._first_turn()
+            ending = self._failure(ran)
+            if ending is not None:
+                return ending
+            if self._place.agent.verdict == "exit-code":
+                return Ending("succeeded")
+            return await self._judged(ran)
+        except NotStarted as error:
+            return Ending("failed", "not-started", str(error))
+
+    async def _first_turn(self) -> Ran:
+        ran = await self._turn(self._prompt(), self._conversation)
+        if self._conversation.resumed and is_lost(self._place.agent, ran):
+            lost = f"conversation {self._conversation.id} is not known any more; a fresh one begins"
+            log.warning("session.lost", agent_session=self._conversation.id)
+            self._reports.note(Noted("status", lost))
+            self._lost = True
+            self._conversation = fresh(self._place.agent)
+            ran = await self._turn(self._prompt(), self._conversation)
+        return ran
+
+    def _failure(self, ran: Ran) -> Ending | None:
+        agent = self._place.agent
+        events = adapter_for(agent).ends_with_event
+        return cut_short(ran, self._stop, agent.inactivity) or broke(
+            ran, agent, ends_with_event=events
+        )
+
+    async def _judged(self, ran: Ran) -> Ending:
+        verdict = read_verdict(ran.reading.text)
+        if isinstance(verdict, VerdictProblem) and self._can_ask_again():
+            self._reports.note(Noted("status", f"asked again: {verdict.detail}"))
+            self._conversation = Conversation(self._session or "", resumed=True)
+            again = await self._turn(repair_prompt(verdict), self._conversation)
+            if (ending := cut_short(again, self._stop, self._place.agent.inactivity)) is not None:
+                return ending
+            if self._failure(again) is None:
+                verdict = read_verdict(again.reading.text)
+        if isinstance(verdict, VerdictProblem):
+            return judged(ran, verdict)
+        self._verdict = verdict
+        ending = judged(ran, verdict)
+        if ending.state == "succeeded" and (doubts := await self._claims().doubts(verdict)):
+            return Ending("failed", "unverified", doubts)
+        return ending
+
+    def _can_ask_again(self) -> bool:
+        agent = self._place.agent
+        knows_how = agent.asks_for_result and agent.resume is not None and self._session is not None
+        return knows_how and self._deadline - time.monotonic() > REPAIR_NEEDS
+
+    def _claims(self) -> Claims:
+        return Claims(
+            workspace=self._place.workspace,
+            env=self._place.environment(self._run),
+            family=self._family,
+            run=self._run,
+        )
+
+    def _prompt(self) -> str:
+        asks = self._place.agent.asks_for_result
+        return f"{self._work.prompt}\n{EXPLANATION}" if asks else self._work.prompt
+
+    async def _turn(self, prompt: str, conversation: Conversation) -> Ran:
+        place, agent = self._place, self._place.agent
+        file = Path(place.boot.home, ".jetcrew", f"prompt-{self._run}")
+        in_file = agent.prompt_via == "file"
+        if in_file:
+            _write(file, prompt)
+        resumes = agent.resume is not None and conversation.resumed
+        values = place.values(session=conversation.id, prompt_file=str(file) if in_file else "")
+        command = Command(
+            argv=values.argv(agent.resume if resumes and agent.resume else agent.first),
+            env=place.environment(self._run),
+            cwd=place.workspace,
+            stdin=b"" if in_file else prompt.encode("utf-8", "replace"),
+            run=self._run,
+            cancel_signal=signal_of(agent.cancel_signal),
+            cancel_grace=agent.cancel_grace,
+            deadline=self._deadline,
+            inactivity=agent.inactivity,
+        )
+        try:
+            ran = await take_turn(
+                command, adapter_for(agent), self, family=self._family, stop=self._stop
+            )
+        finally:
+            if in_file:
+                file.unlink(missing_ok=True)
+        self._ran.append(ran)
+        return ran
+
+    # -- what a turn tells ------------------------------------------------------------------------
+
+    def heard(self, stream: StreamName, data: bytes) -> None:
+        """Pass output on."""
+        self._outlet.feed(stream, data)
+
+    def noted(self, note: Noted) -> None:
+        """Pass progress on."""
+        self._reports.note(note)
+
+    def met(self, session: str) -> None:
+        """Tell of the conversation as soon as it is known: a later turn needs it even after a crash."""
+        if session != self._session:
+            self._session = session
+            self._reports.session(session, fresh=not self._conversation.resumed)
+
+    # -- the report -------------------------------------------------------------------------------
+
+    def _finished(self, ending: Ending) -> Finished:
+        secrets = self._place.secrets
+        ran = self._ran[-1] if self._ran else None
+        usage: Usage | None = None
+        for each in self._ran:
+            usage = added(usage, each.reading.usage)
+        detail = (
+            f"{ending.detail} The earlier conversation was lost." if self._lost else ending.detail
+        )
+        text = "\n\n".join(each.reading.text for each in self._ran if each.reading.text)
+        return Finished(
+            task=self._work.task,
+            attempt=self._work.attempt,
+            run=self._run,
+            state=ending.state,
+            end=TaskEnd(
+                reason=ending.reason,
+                detail=secrets.redact(clean(detail)).strip(),
+                verdict=self._redacted_verdict(),
+                text=_end_of(secrets.redact(clean(text))),
+                exit_code=ran.exit_code if ran else None,
+                signal=ran.signal if ran else None,
+                took=round(sum(each.took for each in self._ran), 3) if ran else None,
+                usage=usage,
+                agent_session=self._session,
+                output_bytes=self._outlet.accepted_bytes,
+                output_dropped_bytes=self._outlet.dropped_bytes,
+            ),
+        )
+
+    def _redacted_verdict(self) -> Verdict | None:
+        if self._verdict is None:
+            return None
+        secrets = self._place.secrets
+        return Verdict(
+            status=self._verdict.status,
+            summary=secrets.redact(self._verdict.summary),
+            data=secrets.redact_in(self._verdict.data),
+        )
+
+
+def _end_of(text: str) -> str:
+    data = text.encode()
+    return text if len(data) <= TEXT else f"…{data[-TEXT + 3 :].decode(errors='ignore')}"
+
+
+def _write(file: Path, prompt: str) -> None:
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.write_bytes(prompt.encode("utf-8", "replace"))
+        file.chmod(0o600)
+    except OSError as error:
+        raise NotStarted(f"the prompt could not be written: {error}") from None

@@ -1,0 +1,371 @@
+"""Workers as containers of a Docker engine."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import docker as docker_sdk
+import structlog
+
+from contracts.errors import EngineRefused, EngineUnavailable, ImageMissing, JetcrewError, NotThere
+from services.worker_manager.runtimes import Exit, Layout, Unit, UnitSpec, UnitState, profile
+from services.worker_manager.runtimes.delivery import deliver
+from services.worker_manager.runtimes.ends import Outage, exit_of, moment
+from services.worker_manager.runtimes.engine import Engine, NotFound, absent_is_fine
+from services.worker_manager.runtimes.files import tar_of_files
+
+TAIL_LINES = 50
+RECONNECT = (0.2, 5.0)
+"""Seconds between two tries to reach an engine that went away: the first, and the longest."""
+LIVE: frozenset[str] = frozenset({"running", "paused"})
+
+T = TypeVar("T")
+Client = docker_sdk.DockerClient
+log = structlog.get_logger()
+
+
+class DockerRuntime:
+    """Units are hardened containers named after crew and worker, found again by their labels.
+
+    `workers` holds a run directory per worker, whose `bus` directory is mounted into it; with `bus`, a URL
+    that containers can reach, nothing is mounted.
+    """
+
+    name: Literal["docker"] = "docker"
+
+    def __init__(
+        self, engine: Engine, *, crew: str, node: str, workers: Path, bus: str | None = None
+    ) -> None:
+        self._engine = engine
+        self._names = profile.Names(crew, node)
+        self._workers = workers
+        self._bus = bus
+        self._starting: set[str] = set()
+        self._oom: set[str] = set()
+        self._outage: Outage | None = None
+        self._cpus: float | None = None
+        self._network = asyncio.Lock()
+
+    async def available(self) -> str | None:
+        """None when an engine for Linux containers answers."""
+        try:
+            kind = await self._engine.call(lambda client: client.info().get("OSType"))
+        except JetcrewError as error:
+            return f"{error}; start docker, or make workers with runtime process"
+        return (
+            None
+            if kind == "linux"
+            else f"the container engine runs {kind} containers, not linux ones"
+        )
+
+    def layout(self, worker: str, agent: str) -> Layout:
+        """Paths inside the container, the same for all workers and agents."""
+        return Layout(
+            agent_file=profile.AGENT_FILE,
+            workspace=profile.WORKSPACE,
+            home=profile.HOME,
+            bus=self._bus or f"unix:{profile.BUS_DIRECTORY}/bus.sock",
+            path=profile.PATH,
+        )
+
+    async def start(self, spec: UnitSpec) -> Unit:
+        """Create, start, then deliver the boot files; adopt what an earlier call got done of it."""
+        self._starting.add(spec.worker)
+        try:
+            return await self._start(spec)
+        finally:
+            self._starting.discard(spec.worker)
+
+    async def stop(self, worker: str, grace: float) -> Exit | None:
+        """SIGTERM, then SIGKILL after `grace`, rounded up to whole seconds."""
+        container = await self._find(worker)
+        if container is None:
+            return None
+        if container["State"]["Status"] in LIVE:
+            await self._try(
+                lambda client: client.api.stop(container["Id"], timeout=math.ceil(grace))
+            )
+        unit = await self._look(container["Id"])
+        return unit.exit if unit else None
+
+    async def remove(self, worker: str, keep_volumes: bool) -> None:
+        """The container, its volumes unless kept, and the network once no container is left for it."""
+        if (container := await self._find(worker)) is not None:
+            identity: str = container["Id"]
+            await self._try(
+                lambda client: client.api.remove_container(identity, force=True, v=True)
+            )
+            self._oom.discard(identity)
+        for kind in () if keep_volumes else profile.VOLUMES:
+            volume = self._names.volume(worker, kind)
+            await self._try(lambda client, volume=volume: client.api.remove_volume(volume))
+        async with self._network:
+            if not self._starting and not await self._containers():
+                await self._try(lambda client: client.api.remove_network(self._names.network))
+
+    async def pause(self, worker: str) -> None:
+        """Freeze the container's processes."""
+        container = await self._live(worker)
+        if container["State"]["Status"] == "running":
+            await self._engine.call(lambda client: client.api.pause(container["Id"]))
+
+    async def resume(self, worker: str) -> None:
+        """Thaw them."""
+        container = await self._live(worker)
+        if container["State"]["Status"] == "paused":
+            await self._engine.call(lambda client: client.api.unpause(container["Id"]))
+
+    async def exits(self, stop: asyncio.Event) -> AsyncIterator[Unit]:
+        """From the engine's event stream, taken up again where it broke."""
+        since: str | None = None
+        delay = RECONNECT[0]
+        while not stop.is_set():
+            try:
+                since = since or await self._engine_time()
+                async for event in self._events(since, stop):
+                    since, delay = _just_after(event), RECONNECT[0]
+                    self._end_outage()
+                    if (unit := await self._ended(event)) is not None:
+                        yield unit
+            except (EngineUnavailable, EngineRefused) as error:
+                log.warning("engine.unavailable", error=str(error), again_in=delay)
+            if not stop.is_set():
+                self._begin_outage()
+                await _set_within(stop, delay)
+                delay = min(delay * 2, RECONNECT[1])
+
+    async def logs(self, worker: str, lines: int = 200) -> str:
+        """The wrapper's stdout and stderr."""
+        return await self._tail(self._names.container(worker), lines)
+
+    async def list(self) -> list[Unit]:
+        """All containers that carry our labels, except one that is being created at this moment."""
+        units = []
+        for summary in await self._containers():
+            if summary["State"] == "created" and _worker(summary["Labels"]) in self._starting:
+                continue
+            if (unit := await self._look(summary["Id"])) is not None:
+                units.append(unit)
+        self._end_outage()
+        return units
+
+    async def _start(self, spec: UnitSpec) -> Unit:
+        container = await self._find(spec.worker)
+        if container is not None and not _is(container, spec):
+            identity = container["Id"]
+            await self._try(
+                lambda client: client.api.remove_container(identity, force=True, v=True)
+            )
+            container = None
+        if container is None:
+            identity = await self._create(spec)
+            log.info("unit.started", worker=spec.worker, unit=identity[:12], runtime=self.name)
+        else:
+            identity = container["Id"]
+        archive = tar_of_files(spec.files, profile.UID)
+        try:
+            if spec.files:
+                await self._engine.call(lambda client: deliver(client, identity, archive))
+        except (EngineRefused, NotFound):
+            unit = await self._look(identity)
+            if unit is None or unit.state != "exited":
+                raise
+            return unit
+        unit = await self._look(identity)
+        if unit is None:
+            raise EngineRefused(
+                f"the container of worker {spec.worker} was removed while it started"
+            )
+        return unit
+
+    async def _create(self, spec: UnitSpec) -> str:
+        assert spec.image is not None, "a container needs an image"
+        bus_directory = None if self._bus else self._workers / spec.worker / "bus"
+        if bus_directory is not None:
+            bus_directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        arguments = profile.worker_container(
+            self._names,
+            worker=spec.worker,
+            incarnation=spec.incarnation,
+            image=spec.image,
+            limits=spec.limits,
+            network=spec.network,
+            bus_directory=bus_directory,
+            cpus_there=await self._cpus_there(),
+        )
+        if spec.network == "bridge":
+            await self._ensure_network()
+        try:
+            return await self._engine.call(lambda client: _created_and_started(client, arguments))
+        except ImageMissing:
+            raise ImageMissing(spec.image) from None
+        except NotFound as error:
+            raise EngineUnavailable(
+                f"the container engine lost what it was given: {error}"
+            ) from error
+
+    async def _ensure_network(self) -> None:
+        """One bridge for all workers of this node, which cannot reach each other on it. One for each of
+        them would exhaust an engine's address pools at some thirty workers."""
+
+        def ensure(client: Client) -> None:
+            if client.api.networks(filters={"label": self._names.filters("network")}):
+                return
+            client.api.create_network(
+                self._names.network,
+                driver="bridge",
+                check_duplicate=True,
+                labels=self._names.labels("network"),
+                options={"com.docker.network.bridge.enable_icc": "false"},
+            )
+
+        async with self._network:
+            await self._engine.call(ensure)
+
+    async def _cpus_there(self) -> float:
+        if self._cpus is None:
+            self._cpus = float(await self._engine.call(lambda client: client.info()["NCPU"]))
+        return self._cpus
+
+    async def _containers(self) -> Any:
+        filters = {"label": self._names.filters("worker")}
+        return await self._engine.call(
+            lambda client: client.api.containers(all=True, filters=filters)
+        )
+
+    async def _find(self, worker: str) -> Mapping[str, Any] | None:
+        return await self._inspect(self._names.container(worker))
+
+    async def _inspect(self, container: str) -> Mapping[str, Any] | None:
+        def inspect(client: Client) -> Mapping[str, Any] | None:
+            with absent_is_fine():
+                found: Mapping[str, Any] = client.api.inspect_container(container)
+                return found
+            return None
+
+        return await self._engine.call(inspect)
+
+    async def _live(self, worker: str) -> Mapping[str, Any]:
+        container = await self._find(worker)
+        if container is None or container["State"]["Status"] not in LIVE:
+            raise NotThere(f"worker {worker} does not run")
+        return container
+
+    async def _look(self, identity: str) -> Unit | None:
+        container = await self._inspect(identity)
+        if container is None or container["State"]["Status"] == "removing":
+            return None
+        status = container["State"]["Status"]
+        state: UnitState = "running" if status in {"running", "restarting"} else "exited"
+        state = "paused" if status == "paused" else state
+        end = None
+        if state == "exited":
+            tail = await self._tail(identity, TAIL_LINES)
+            oom = container["Id"] in self._oom
+            end = exit_of(container["State"], oom_seen=oom, outage=self._outage, log_tail=tail)
+        labels = container["Config"]["Labels"]
+        return Unit(
+            id=container["Id"],
+            worker=_worker(labels),
+            incarnation=_incarnation(labels),
+            state=state,
+            exit=end,
+        )
+
+    async def _tail(self, container: str, lines: int) -> str:
+        def tail(client: Client) -> str:
+            with absent_is_fine():
+                return client.api.logs(container, tail=lines).decode(errors="replace").rstrip("\n")
+            return ""
+
+        return await self._engine.call(tail)
+
+    async def _try(self, work: Any) -> None:
+        """For what is done already when the thing is gone."""
+
+        def attempt(client: Client) -> None:
+            with absent_is_fine():
+                work(client)
+
+        await self._engine.call(attempt)
+
+    def _events(self, since: Any, stop: asyncio.Event) -> AsyncIterator[Any]:
+        ours = self._names.filters("worker")
+        filters: dict[str, Any] = {"type": "container", "event": ["die", "oom"], "label": ours}
+        return self._engine.stream(
+            lambda client: client.events(since=since, filters=filters, decode=True), stop
+        )
+
+    async def _engine_time(self) -> str:
+        """By the engine's clock, since its events are."""
+        told = await self._engine.call(lambda client: str(client.info()["SystemTime"]))
+        return f"{(moment(told) or datetime.now(UTC)).timestamp():.6f}"
+
+    async def _ended(self, event: Mapping[str, Any]) -> Unit | None:
+        identity: str = event["Actor"]["ID"]
+        if event["Action"] == "oom":
+            self._oom.add(identity)
+            return None
+        unit = await self._look(identity)
+        if unit is not None:
+            return unit if unit.state == "exited" else None
+        labels = event["Actor"]["Attributes"]
+        state = {"ExitCode": labels.get("exitCode", 0)}
+        gone = exit_of(state, oom_seen=False, outage=self._outage, log_tail="")
+        return Unit(
+            id=identity,
+            worker=_worker(labels),
+            incarnation=_incarnation(labels),
+            state="exited",
+            exit=gone,
+        )
+
+    def _begin_outage(self) -> None:
+        if self._outage is None or self._outage.ended is not None:
+            self._outage = Outage(began=datetime.now(UTC))
+
+    def _end_outage(self) -> None:
+        if self._outage is not None and self._outage.ended is None:
+            self._outage = Outage(began=self._outage.began, ended=datetime.now(UTC))
+
+
+def _created_and_started(client: Client, arguments: profile.Arguments) -> str:
+    container = client.containers.create(**arguments)
+    try:
+        container.start()
+    except BaseException:
+        with absent_is_fine():
+            container.remove(force=True, v=True)
+        raise
+    return str(container.id)
+
+
+def _is(container: Mapping[str, Any], spec: UnitSpec) -> bool:
+    """Whether it is this very unit and alive, to be adopted."""
+    labels = container["Config"]["Labels"]
+    return container["State"]["Status"] in LIVE and _incarnation(labels) == spec.incarnation
+
+
+def _worker(labels: Mapping[str, str]) -> str:
+    return labels["jetcrew.worker"]
+
+
+def _incarnation(labels: Mapping[str, str]) -> int:
+    return int(labels["jetcrew.incarnation"])
+
+
+def _just_after(event: Mapping[str, Any]) -> str:
+    """`since` is inclusive."""
+    seconds, nanos = divmod(int(event["timeNano"]) + 1, 1_000_000_000)
+    return f"{seconds}.{nanos:09d}"
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -237,7 +237,6 @@ class Topology:
         return (
             Bucket(name="jc_worker"),
             Bucket(name="jc_task"),
-            Bucket(name="jc_prompt", republished=False),
             Bucket(name="jc_session"),
             Bucket(name="jc_image"),
             Bucket(name="jc_node", per_key_ttl=True, marker_ttl=MINUTE),
@@ -247,8 +246,8 @@ class Topology:
         )  # fmt: skip
 
 
-WORKER, TASK, PROMPT, SESSION, IMAGE, NODE, LEASE, REVOKED, SECRET = (
-    "jc_worker", "jc_task", "jc_prompt", "jc_session", "jc_image", "jc_node", "jc_lease", "jc_revoked",
+WORKER, TASK, SESSION, IMAGE, NODE, LEASE, REVOKED, SECRET = (
+    "jc_worker", "jc_task", "jc_session", "jc_image", "jc_node", "jc_lease", "jc_revoked",
     "jc_secret",
 )  # fmt: skip
 """The buckets' names."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from contracts.events import Owed, WorkerState
-from contracts.ids import Instant, NodeId, TaskId, Token, WorkerId
+from contracts.ids import CommandId, Instant, NodeId, TaskId, Token, WorkerId
 
 Capability = Token
 EnvName = Annotated[
@@ -106,16 +106,16 @@ WORKER_TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     "requested": frozenset({"queued", "building", "starting", "stopping", "stopped", "failed"}),
     "queued": frozenset({"building", "starting", "stopping", "stopped", "failed"}),
     "building": frozenset({"starting", "stopping", "failed", "lost"}),
-    "starting": frozenset({"ready", "stopping", "failed", "lost"}),
-    "ready": frozenset({"busy", "paused", "stopping", "failed", "lost"}),
-    "busy": frozenset({"ready", "stopping", "failed", "lost"}),
-    "paused": frozenset({"ready", "stopping", "failed", "lost"}),
+    "starting": frozenset({"ready", "starting", "stopping", "failed", "lost"}),
+    "ready": frozenset({"busy", "paused", "starting", "stopping", "failed", "lost"}),
+    "busy": frozenset({"ready", "starting", "stopping", "failed", "lost"}),
+    "paused": frozenset({"ready", "starting", "stopping", "failed", "lost"}),
     "lost": frozenset({"starting", "ready", "busy", "paused", "stopping", "failed"}),
     "stopping": frozenset({"stopped", "failed"}),
     "stopped": frozenset(),
     "failed": frozenset({"stopping", "stopped"}),
 }
-"""From a state to the states it may become. `stopped` ends a worker; a later one of the same name is a
+"""From a state to the states it may become; `starting` again is a unit that ended and is replaced. `stopped` ends a worker; a later one of the same name is a
 new incarnation. A `failed` worker can still be deleted."""
 
 
@@ -130,6 +130,8 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     changed_at: Instant
     incarnation: int = 1
     """Counts the workers that bore this name."""
+    made_by: CommandId | None = None
+    """The command that made it: so that the same command, delivered again, finds its own work."""
     node: NodeId | None = None
     """The node that owns it, once one has claimed it."""
     runtime: Runtime | None = None
@@ -142,6 +144,8 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The task in flight."""
     reason: str | None = None
     """Why it is in this state, where the state does not say it."""
+    restarts: int = 0
+    """Units that ended and were replaced since a task last succeeded in starting."""
     keep_workspace: bool = False
     ready_at: Instant | None = None
     owed: list[Owed] = field(default_factory=list)

@@ -92,6 +92,7 @@ class Attempt:
             log.warning("session.lost", agent_session=self._conversation.id)
             self._reports.note(Noted("status", lost))
             self._lost = True
+            self._ran.clear()
             self._conversation = fresh(self._place.agent)
             ran = await self._turn(self._prompt(), self._conversation)
         return ran
@@ -162,8 +163,7 @@ class Attempt:
                 command, adapter_for(agent), self, family=self._family, stop=self._stop
             )
         finally:
-            if in_file:
-                file.unlink(missing_ok=True)
+            _remove(file)
         self._ran.append(ran)
         return ran
 
@@ -229,6 +229,10 @@ class Attempt:
 def _end_of(text: str) -> str:
     data = text.encode()
     return text if len(data) <= TEXT else f"…{data[-TEXT + 3 :].decode(errors='ignore')}"
+
+
+def _remove(file: Path) -> None:
+    file.unlink(missing_ok=True)
 
 
 def _write(file: Path, prompt: str) -> None:

@@ -23,7 +23,7 @@ def default_node() -> str:
     return name[:40] or "node"
 
 
-class _Xdg(BaseSettings, frozen=True):
+class _Xdg(BaseSettings):
     xdg_state_home: str = "~/.local/state"
 
 
@@ -35,7 +35,7 @@ class LogSettings(BaseModel, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class ProcessSettings(BaseSettings, frozen=True):
+class ProcessSettings(BaseSettings):
     """Common settings; each is the environment variable `JETCREW_` + its name, nested ones with `__`."""
 
     model_config = SettingsConfigDict(

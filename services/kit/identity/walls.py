@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contracts.ids import TaskId, WorkerId
-from contracts.topology import ARTIFACTS, INBOX, PROMPT, SESSION, Topology
+from contracts.topology import ARTIFACTS, INBOX, SESSION, Topology
 
 Outside = Literal["OPERATORS", "READERS", "WORKERS"]
 
@@ -57,7 +57,7 @@ def _reads(topology: Topology) -> Iterator[Opening]:
     objects = f"OBJ_{ARTIFACTS}"
     watched = [bucket.stream for bucket in topology.buckets if bucket.republished] + [objects]
     logs = ["JC_EVT", "JC_OUT"]
-    shown = [*logs, "JC_RES", "JC_DLQ", *watched, f"KV_{PROMPT}"]
+    shown = [*logs, "JC_RES", "JC_DLQ", *watched]
     session = f"KV_{SESSION}"
     assert session in shown
     for stream in shown:

@@ -1,0 +1,144 @@
+"""Writes docs/reference from the code, so that the two cannot disagree; `just docs` runs it.
+
+generate.py           write what is stale
+generate.py --check   change nothing; exit 1 when something is stale
+generate.py --break   write even where the contracts break the rule of their change
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from contracts.schema import MESSAGES, document, dumps, violations
+from contracts.topology import COMMANDS, Bucket, Consumer, Stream, Topology
+
+REFERENCE = Path(__file__).parent / "reference"
+CONTRACTS = "contracts.json"
+UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+TIMES = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+def main(arguments: list[str]) -> str | None:
+    """Do what the arguments say; the text returned, if any, is an error."""
+    stale = [name for name, text in pages().items() if text != written(name)]
+    if "--check" in arguments:
+        return f"docs: stale: {', '.join(stale)}; run `just docs`" if stale else None
+    if (found := broken()) and "--break" not in arguments:
+        return "docs: the contracts break their rule of change:\n  " + "\n  ".join(found)
+    for name in stale:
+        (REFERENCE / name).write_text(pages()[name], encoding="utf-8")
+        print(f"docs/reference/{name}")
+    return None
+
+
+def pages() -> dict[str, str]:
+    """Every generated file, by its name."""
+    return {CONTRACTS: dumps(document()), "bus.md": bus(Topology())}
+
+
+def written(name: str) -> str:
+    """What a file holds now."""
+    path = REFERENCE / name
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def broken() -> list[str]:
+    """Where the contracts no longer read what was written by the published ones."""
+    return violations(json.loads(written(CONTRACTS)), document()) if written(CONTRACTS) else []
+
+
+def bus(topology: Topology) -> str:
+    """Subjects, streams, consumers and buckets."""
+    sections = [
+        "# The bus\n\nGenerated from `contracts/topology.py` and `contracts/schema.py`; `just docs` writes it.",
+        "## Commands\n\nEach has two doors: `jetcrew.cmd.…` is durable, `jetcrew.api.…` waits for the result.",
+        table(("durable", "synchronous"), commands(topology)),
+        "## Messages\n\nThe schemas are in [contracts.json](contracts.json).",
+        table(("message", "type"), ((f"`{name}`", kinds(name)) for name in MESSAGES)),
+        "## Streams",
+        table(
+            ("stream", "subjects", "keeps", "bounds", "when full"), map(stream, topology.streams)
+        ),
+        "## Consumers\n\nOf the control plane; each worker has one more, on JC_RUN.",
+        table(
+            ("stream", "consumer", "filters", "ack wait", "deliveries", "unacknowledged"),
+            map(consumer, topology.consumers),
+        ),
+        "## Buckets\n\nHistory 1; written by the control plane only, by compare-and-set.",
+        table(
+            ("bucket", "changes appear on", "keys expire"),
+            (bucket(topology, b) for b in topology.buckets),
+        ),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def commands(topology: Topology) -> list[tuple[str, str]]:
+    """Both doors of every command."""
+    of = topology.subjects
+    pairs = [(entity, verb) for entity, verbs in COMMANDS.items() for verb in verbs]
+    return [(f"`{of.command(*pair)}`", f"`{of.door(*pair)}`") for pair in pairs]
+
+
+def kinds(message: str) -> str:
+    """The type, or types, of a message."""
+    schema = document()["messages"][message]
+    return ", ".join(one["$ref"].split("/")[-1] for one in schema.get("anyOf", [schema]))
+
+
+def stream(of: Stream) -> tuple[str, ...]:
+    """A row of the streams' table."""
+    keeps = "until it is handled" if of.retention == "workqueue" else "history"
+    if of.max_age:
+        keeps += f", {duration(of.max_age)} at most"
+    bounds = [size(of.max_bytes)] if of.max_bytes else []
+    bounds += [f"{of.max_msgs:,} messages"] if of.max_msgs else []
+    bounds += [f"{of.max_msgs_per_subject} a subject"] if of.max_msgs_per_subject else []
+    bounds += [f"{size(of.max_msg_size)} a message"] if of.max_msg_size else []
+    full = "refuses the new" if of.discard == "new" else "drops the oldest"
+    return f"`{of.name}`", code(of.subjects), keeps, ", ".join(bounds), full
+
+
+def consumer(of: Consumer) -> tuple[str, ...]:
+    """A row of the consumers' table."""
+    deliveries = "no limit" if of.max_deliver < 0 else str(of.max_deliver)
+    filters = code(of.filters) or "all"
+    pending = str(of.max_ack_pending)
+    return f"`{of.stream}`", f"`{of.name}`", filters, duration(of.ack_wait), deliveries, pending
+
+
+def bucket(topology: Topology, of: Bucket) -> tuple[str, ...]:
+    """A row of the buckets' table."""
+    shown = f"`{topology.prefix}.kv.{of.name}.>`" if of.republished else "nothing"
+    return f"`{of.name}`", shown, "yes" if of.per_key_ttl else "no"
+
+
+def code(names: Iterable[str]) -> str:
+    """Names as Markdown code."""
+    return " ".join(f"`{name}`" for name in names)
+
+
+def size(count: int) -> str:
+    """Bytes in the largest unit that divides them."""
+    return next(
+        (f"{count // unit} {name}" for unit, name in UNITS if count % unit == 0), f"{count} B"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the largest unit that divides them."""
+    return next(
+        (f"{seconds / unit:g} {name}" for unit, name in TIMES if seconds % unit == 0),
+        f"{seconds:g} s",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -82,6 +82,12 @@ class Subjects:
         """Filter of all events of one worker, its tasks' not among them."""
         return f"{self.prefix}.evt.worker.{worker}.>"
 
+    def events(self, *, worker: WorkerId | None = None, task: TaskId | None = None) -> str:
+        """Filter of all events; of whatever bears a worker's name, its tasks among it; of one task."""
+        if task is not None:
+            return self.events_of_task(worker or WorkerId("*"), task)
+        return f"{self.prefix}.evt.*.{worker}.>" if worker else f"{self.prefix}.evt.>"
+
     def event(self, event: Event) -> str:
         """Where an event is published."""
         entity, kind = str(event.__struct_config__.tag).split(".", 1)

@@ -5,6 +5,7 @@ generate.py --check   change nothing; exit 1 when something is stale
 generate.py --break   write even where the contracts break the rule of their change
 """
 
+import ast
 import json
 import sys
 from collections.abc import Iterable
@@ -13,7 +14,8 @@ from pathlib import Path
 from contracts.schema import MESSAGES, document, dumps, violations
 from contracts.topology import COMMANDS, Bucket, Consumer, Stream, Topology
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
 CONTRACTS = "contracts.json"
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 TIMES = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -34,7 +36,7 @@ def main(arguments: list[str]) -> str | None:
 
 def pages() -> dict[str, str]:
     """Every generated file, by its name."""
-    return {CONTRACTS: dumps(document()), "bus.md": bus(Topology())}
+    return {CONTRACTS: dumps(document()), "bus.md": bus(Topology()), "settings.md": settings()}
 
 
 def written(name: str) -> str:
@@ -138,6 +140,60 @@ def duration(seconds: float) -> str:
         (f"{seconds / unit:g} {name}" for unit, name in TIMES if seconds % unit == 0),
         f"{seconds:g} s",
     )
+
+
+def settings() -> str:
+    """Every environment variable, from the settings classes of all services."""
+    sections = [
+        "# Settings\n\nGenerated from `services/*/settings.py`; `just docs` writes it. Read once, from the environment."
+    ]
+    for path in sorted(
+        ROOT.glob("services/*/settings.py"), key=lambda path: path.parent.name != "kit"
+    ):
+        defined = {
+            node.name: node
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        }
+        for name, node in defined.items():
+            if isinstance(node, ast.ClassDef) and name.endswith("Settings") and _is_process(node):
+                title = "Every process" if path.parent.name == "kit" else path.parent.name
+                head = ("variable", "default", "meaning")
+                sections += [f"## {title}", table(head, variables(node, defined, "JETCREW_"))]
+    return "\n\n".join(sections) + "\n"
+
+
+def _is_process(node: ast.ClassDef) -> bool:
+    return any("Settings" in ast.unparse(base) for base in node.bases)
+
+
+def variables(
+    of: ast.ClassDef, defined: dict[str, ast.ClassDef | ast.FunctionDef], prefix: str
+) -> Iterable[tuple[str, ...]]:
+    """A row for each field, those of nested models included."""
+    for field, after in zip(of.body, [*of.body[1:], ast.Pass()], strict=True):
+        if not isinstance(field, ast.AnnAssign):
+            continue
+        name = prefix + ast.unparse(field.target).upper()
+        if isinstance(nested := defined.get(ast.unparse(field.annotation)), ast.ClassDef):
+            yield from variables(nested, defined, f"{name}__")
+            continue
+        documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        meaning = " ".join(str(ast.literal_eval(after.value)).split()) if documented else ""  # type: ignore[attr-defined]
+        yield f"`{name}`", default(field.value, defined), meaning
+
+
+def default(value: ast.expr | None, defined: dict[str, ast.ClassDef | ast.FunctionDef]) -> str:
+    """What holds when the variable is not set."""
+    if value is None:
+        return "required"
+    if isinstance(value, ast.Call):
+        for keyword in value.keywords:
+            factory = defined.get(ast.unparse(keyword.value))
+            if keyword.arg == "default_factory" and factory is not None:
+                return (ast.get_docstring(factory) or "").rstrip(".")
+    text = ast.unparse(value)
+    return "unset" if text in {"None", "()"} else f"`{text.strip(chr(39))}`"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""The root of the command line. Commands are imported when they are used: `--help` should be quick."""
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+HELP = """A crew of headless coding agents, isolated, commanded and observed over NATS JetStream.
+
+\b
+    jetcrew run --agent shell "uname -a"      one prompt, start to verdict; nothing else is needed
+    jetcrew up                                a crew that stays; `run` and the rest then use it
+    jetcrew worker create ada --agent claude  a worker that keeps its workspace and conversation
+    jetcrew task submit ada "Add a test"      a prompt for it
+
+Everything is kept in one directory: $JETCREW_STATE_DIR, by default ~/.local/state/jetcrew.
+
+Exit codes: 0 success, 1 the task did not succeed, 2 wrong usage, 3 the infrastructure failed, 130 interrupted.
+"""
+
+COMMANDS = {
+    "init": ("init", "Make the identity and the directories of a crew."),
+    "up": ("up", "Run a crew until it is stopped: NATS server, manager, HTTP API."),
+    "down": ("up", "Stop the crew that `jetcrew up` runs."),
+    "run": ("run", "Give one prompt to an agent and follow it to its verdict."),
+    "worker": ("worker", "Create, list, show, delete workers; read their output."),
+    "task": ("task", "Submit, list, show, await, cancel tasks; read their events."),
+    "events": ("events", "Follow what happens in the crew."),
+    "doctor": ("doctor", "Look for what is missing or wrong, and say what to do."),
+    "context": ("context", "Contexts of the stock nats CLI."),
+    "contracts": ("contracts", "The messages of all doors, as JSON Schema."),
+    "completion": ("completion", "Print a shell's completion script."),
+    "version": ("version", "Print the version."),
+}
+"""Command name → module of `services.cli.commands` and the line that `--help` shows."""
+
+
+class Lazy(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which people meet them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"services.cli.commands.{COMMANDS[cmd_name][0]}")
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in `--help`, without an import."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, said) for name, (_, said) in COMMANDS.items()])
+
+
+@click.group(cls=Lazy, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks and the connection's own log.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Show the log of the processes that are started."
+)
+@click.version_option(package_name="jetcrew", message="%(prog)s %(version)s")
+@click.pass_context
+def root(ctx: click.Context, debug: bool, verbose: bool) -> None:
+    """The options that every command has."""
+    ctx.obj = {"debug": debug, "verbose": verbose}
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out a command line; the exit code. Never raises."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    debug = "--debug" in arguments
+    try:
+        code = root.main(args=list(arguments), prog_name="jetcrew", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        return _wrong_usage(error)
+    except BrokenPipeError:
+        return _unread()
+    except BaseException as error:  # noqa: BLE001  # the last line of defence: no traceback for users
+        return _failed(error, debug=debug)
+    return code if isinstance(code, int) else 0
+
+
+def _wrong_usage(error: click.ClickException) -> int:
+    path = "jetcrew"
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        path = error.ctx.command_path
+    _complain(f"{error.format_message().rstrip('.')} ({path} --help tells more)")
+    return 2
+
+
+def _failed(error: BaseException, *, debug: bool) -> int:
+    from services.cli.failures import OutputClosed, exit_code, first_of, sentence
+
+    if debug:
+        traceback.print_exception(error)
+    cause = first_of(error)
+    if isinstance(cause, SystemExit):
+        return cause.code if isinstance(cause.code, int) else 1
+    if isinstance(cause, OutputClosed):
+        return _unread()
+    if not isinstance(cause, KeyboardInterrupt):
+        _complain(sentence(cause))
+    return exit_code(cause)
+
+
+def _complain(text: str) -> None:
+    from services.cli.text import clean
+
+    try:
+        click.echo(f"jetcrew: {clean(text).rstrip()}", err=True)
+    except OSError:
+        return  # nobody listens
+
+
+def _unread() -> int:
+    """Whoever read our output has gone: say nothing, and keep the interpreter from trying again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def flags(ctx: click.Context) -> Any:
+    """What the root's options said."""
+    return ctx.find_root().obj or {"debug": False, "verbose": False}

@@ -1,0 +1,117 @@
+"""`jetcrew run`."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from services.cli.app import flags
+from services.cli.options import Duration, as_json, connecting, making
+
+LEAVES_MAKING = (
+    "agent",
+    "runtime",
+    "instructions",
+    "env",
+    "secrets",
+    "capabilities",
+    "network",
+    "name",
+)
+
+
+@click.command(
+    epilog="Exit codes: 0 success · 1 the task did not succeed · 2 wrong usage · 3 the infrastructure failed · 130 interrupted (the task is cancelled; a second Ctrl-C ends at once)"
+)
+@click.argument("prompt")
+@making
+@click.option(
+    "--timeout", type=Duration(), default="30m", show_default=True, metavar="TIME",
+    help="Time the task may take: 90, 30m, 2h.",
+)  # fmt: skip
+@click.option("--name", metavar="NAME", help="Name of the worker that is made.  [default: made up]")
+@click.option("--keep", is_flag=True, help="Leave the worker, under its name, for the next prompt.")
+@click.option("--worker", metavar="NAME", help="Give the prompt to this worker, which exists.")
+@as_json
+@connecting
+@click.pass_context
+def run(ctx: click.Context, /, prompt: str, **options: Any) -> int:
+    """Give one PROMPT to an agent and follow it to its verdict.
+
+    PROMPT is text, or - to read it from stdin. Starts what is missing (an embedded NATS server and a
+    worker manager) for as long as the prompt takes, or uses the crew that runs. The agent's output goes
+    to stdout, everything else to stderr; with --json stdout holds one document and nothing else.
+
+    \b
+        jetcrew run --agent shell "uname -a"
+        jetcrew run --secret ANTHROPIC_API_KEY "Add a --version flag"
+        jetcrew run --agent shell --keep --name ada "git clone https://…"
+        jetcrew run --worker ada "make test"
+        jetcrew run --agent shell --json - < script.sh | jq .end
+    """
+    from services.cli.running import Request, run_request
+
+    _check(ctx, options)
+    request = Request(
+        prompt=_prompt(prompt),
+        verbose=flags(ctx)["verbose"],
+        debug=flags(ctx)["debug"],
+        **_read(options),
+    )
+    return asyncio.run(run_request(request))
+
+
+def _check(ctx: click.Context, options: dict[str, Any]) -> None:
+    if not options["worker"]:
+        return
+    for name in LEAVES_MAKING:
+        if options[name]:
+            option = next(p.opts[-1] for p in ctx.command.params if p.name == name)
+            option = next(
+                (
+                    o
+                    for p in ctx.command.params
+                    if p.name == name
+                    for o in p.opts
+                    if o.startswith("--")
+                ),
+                option,
+            )
+            raise click.UsageError(
+                f"--worker gives the prompt to a worker that exists; {option} is for one that is made",
+                ctx,
+            )
+
+
+def _prompt(given: str) -> str:
+    if given != "-":
+        prompt, source = given, "the prompt"
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError("the prompt is not UTF-8 text") from None
+    else:
+        source = "the prompt on stdin"
+        if sys.stdin.isatty():
+            click.echo("reading the prompt from the terminal; Ctrl-D ends it", err=True)
+        try:
+            prompt = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError:
+            raise click.UsageError("the prompt on stdin is not UTF-8 text") from None
+    if not prompt.strip():
+        raise click.UsageError(f"{source} is empty")
+    return prompt
+
+
+def _read(options: dict[str, Any]) -> dict[str, Any]:
+    file: IO[str] | None = options.pop("instructions")
+    try:
+        instructions = "" if file is None else file.read()
+    except UnicodeDecodeError:
+        raise click.UsageError(
+            f"{getattr(file, 'name', '--instructions')} is not UTF-8 text"
+        ) from None
+    creds: Path | None = options.pop("creds")
+    return options | {"instructions": instructions, "creds": creds, "env": dict(options["env"])}

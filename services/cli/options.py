@@ -1,0 +1,158 @@
+"""Options that several commands share, and the kinds of values they take."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+LONGEST = 604_800.0
+"""Seconds of a task: a week."""
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, or a figure with a unit: `90`, `1.5h`, `30m`."""
+
+    name = "duration"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value.strip())
+        seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+        if not 0 < seconds <= LONGEST:
+            self.fail(
+                f"{value!r} is no duration: seconds, or a figure with s, m, h or d, a week at most",
+                param,
+                ctx,
+            )
+        return seconds
+
+
+class Assignment(click.ParamType[tuple[str, str]]):
+    """`KEY=VALUE`, where KEY is an environment variable's name."""
+
+    name = "key=value"
+
+    def convert(
+        self,
+        value: str | tuple[str, str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, str]:
+        """Name and value."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, content = value.partition("=")
+        if not equals or not _NAME.fullmatch(name):
+            self.fail(f"{value!r} is not KEY=VALUE, as in LANG=C.UTF-8", param, ctx)
+        return name, content
+
+
+class SecretName(click.ParamType[str]):
+    """A variable of the caller's environment; its value never stands on a command line."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name."""
+        if "=" in value:
+            self.fail(
+                "takes a name only; the value comes from your environment, "
+                f"never from the command line: export {value.partition('=')[0]}=…",
+                param,
+                ctx,
+            )
+        if not _NAME.fullmatch(value):
+            self.fail(f"{value!r} is no name of an environment variable", param, ctx)
+        return value
+
+
+def connecting(command: F) -> F:
+    """Options that say which crew is meant."""
+    for option in (
+        click.option(
+            "--context",
+            metavar="NAME",
+            help="Use the crew that this context of the nats CLI points at (jetcrew context save).",
+        ),
+        click.option(
+            "--creds",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="Credentials file for --url.  [env: JETCREW_CREDS]",
+        ),
+        click.option(
+            "--url",
+            metavar="URL",
+            help="Use the crew behind this NATS server, as in nats://host:4222.  [env: JETCREW_URL]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def as_json(command: F) -> F:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def making(command: F) -> F:
+    """Options of a worker that is to be made."""
+    for option in reversed(
+        (
+            click.option(
+                "--agent", metavar="NAME", help="The agent: claude, shell, …  [default: claude]"
+            ),
+            click.option(
+                "--runtime",
+                type=click.Choice(["auto", "docker", "process"]),
+                help="auto is docker where an engine answers, else a plain process, which isolates "
+                "nothing.  [default: auto]",
+            ),
+            click.option(
+                "--instructions",
+                type=click.File("r", encoding="utf-8"),
+                metavar="FILE",
+                help="Standing instructions: becomes CLAUDE.md, AGENTS.md, … of the agent.",
+            ),
+            click.option(
+                "--env",
+                type=Assignment(),
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Set a variable of the agent's environment, in clear.  [repeatable]",
+            ),
+            click.option(
+                "--secret",
+                "secrets",
+                type=SecretName(),
+                multiple=True,
+                metavar="NAME",
+                help="Give the agent the secret NAME, taken from your environment.  [repeatable]",
+            ),
+            click.option(
+                "--capability",
+                "capabilities",
+                multiple=True,
+                metavar="NAME",
+                help="A tool set in the worker: git, node, python, …  [repeatable]",
+            ),
+            click.option(
+                "--network",
+                type=click.Choice(["none", "bridge"]),
+                help="bridge: out to the internet; none: nothing but the bus. Docker only.  "
+                "[default: bridge]",
+            ),
+        )
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,201 @@
+"""What `jetcrew run` does, from its options to the verdict line."""
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from contracts.codec import convert, encode
+from contracts.errors import TooLarge
+from contracts.ids import TaskId, WorkerId, nonce
+from contracts.task import SubmitTask, TaskRecord
+from contracts.topology import DOOR_BYTES
+from contracts.worker import CreateWorker, WorkerRecord
+from services.cli.errand import Errand, Order, Outcome
+from services.cli.failures import Usage
+from services.cli.hosting import Wanted
+from services.cli.link import linked, quiet
+from services.cli.screen import Screen
+from services.cli.settings import Environment
+from services.cli.signals import Interrupts, heeded
+from services.cli.standby import Standby, crew_at_hand
+from services.cli.target import Target, local_target, named_target
+from services.cli.text import verdict_line
+from services.kit.state import StateDirectory
+
+DEFAULT_AGENT = "claude"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The command line of `run`."""
+
+    prompt: str
+    timeout: float
+    agent: str | None = None
+    runtime: str | None = None
+    instructions: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    network: str | None = None
+    name: str | None = None
+    keep: bool = False
+    worker: str | None = None
+    as_json: bool = False
+    url: str | None = None
+    creds: Path | None = None
+    context: str | None = None
+    verbose: bool = False
+    debug: bool = False
+
+
+async def run_request(request: Request) -> int:
+    """Carry out the command; its exit code."""
+    environment = Environment.read()
+    order = order_of(request, environment)
+    screen = Screen(document=request.as_json)
+    if not request.debug:
+        quiet()
+    with heeded() as interrupts:
+        target = named_target(
+            environment, url=request.url, creds=request.creds, context=request.context
+        )
+        if target is None:
+            target = local_target(environment)
+            if target is not None and target.crew is not None and target.crew.kind == "run":
+                target = None  # it ends with another prompt; then it is our turn to host it
+        if target is not None:
+            outcome = await _over(target, order, screen, interrupts, None, debug=request.debug)
+        else:
+            _check_catalog(order, environment)
+            outcome = await _hosted(request, environment, order, screen, interrupts)
+    _conclude(outcome, screen, as_json=request.as_json)
+    return outcome.exit_code
+
+
+def order_of(request: Request, environment: Environment) -> Order:
+    """What the options ask for.
+
+    Raises:
+        InvalidMessage: a value is not what its field takes.
+        Usage: a secret is not in the environment.
+        TooLarge: the prompt does not fit through its door.
+    """
+    task = TaskId(f"r-{nonce()[:12]}")
+    secrets = {name: secret_value(environment, name) for name in request.secrets}
+    spec = None if request.worker else spec_of(request, request.name or f"run-{nonce()[:8]}")
+    size = len(encode(SubmitTask(prompt=request.prompt, timeout=request.timeout)))
+    if size > DOOR_BYTES - 1024:
+        raise TooLarge(size, DOOR_BYTES - 1024, "prompt")
+    return Order(
+        prompt=request.prompt, timeout=request.timeout, task=task, secrets=secrets,
+        worker=WorkerId(spec.name if spec else request.worker or ""), spec=spec, keep=request.keep,
+    )  # fmt: skip
+
+
+def spec_of(request: Any, name: str, **more: Any) -> CreateWorker:
+    """The worker that options describe.
+
+    Raises:
+        InvalidMessage: a value is not what its field takes.
+    """
+    given = {
+        "name": name,
+        "agent": request.agent or DEFAULT_AGENT,
+        "runtime": request.runtime or "auto",
+        "network": request.network or "bridge",
+        "instructions": request.instructions,
+        "env": dict(request.env),
+        "secrets": list(request.secrets),
+        "capabilities": list(request.capabilities),
+        **more,
+    }
+    return convert(given, CreateWorker)
+
+
+def secret_value(environment: Environment, name: str) -> str:
+    """The value of a secret, from the caller's environment.
+
+    Raises:
+        Usage: it is not there.
+    """
+    value = environment.variables.get(name)
+    if not value:
+        what = "is empty in" if value == "" else "is not in"
+        raise Usage(f"secret {name} {what} your environment: export {name}=… first")
+    return value
+
+
+def _check_catalog(order: Order, environment: Environment) -> None:
+    """A misspelt agent need not start a server first. With agents of one's own only the manager knows."""
+    if order.spec is None or environment.variables.get("JETCREW_DATA"):
+        return
+    from services.kit.catalog import Catalog
+
+    catalog = Catalog.load()
+    catalog.agent(order.spec.agent)
+    for index, name in enumerate(order.spec.capabilities):
+        catalog.capability(name, field=f"$.capabilities[{index}]")
+
+
+async def _hosted(
+    request: Request, environment: Environment, order: Order, screen: Screen, interrupts: Interrupts
+) -> Outcome:
+    state = StateDirectory.at(environment.state_dir)
+    wanted = Wanted(api=False, verbose=request.verbose)
+    screen.doing("starting a crew")
+    async with crew_at_hand(environment, state, wanted, screen.phase) as standby:
+        target = await standby.target(interrupts)
+        return await _over(target, order, screen, interrupts, standby, debug=request.debug)
+
+
+async def _over(
+    target: Target,
+    order: Order,
+    screen: Screen,
+    interrupts: Interrupts,
+    standby: Standby | None,
+    *,
+    debug: bool,
+) -> Outcome:
+    async with linked(target, debug=debug) as bus:
+        return await Errand(
+            bus, order, screen, interrupts, standby.given_up if standby else lambda: None
+        ).run()
+
+
+def _conclude(outcome: Outcome, screen: Screen, *, as_json: bool) -> None:
+    task = outcome.task
+    if task is not None:
+        screen.phase(verdict_line(task.state, task.end))
+        if task.end is not None and task.end.output_dropped_bytes:
+            screen.phase(f"{task.end.output_dropped_bytes:,} bytes of output were over the bound")
+    if as_json:
+        sys.stdout.write(document(outcome) + "\n")
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+
+
+def document(outcome: Outcome) -> str:
+    """The one JSON document of `run --json`."""
+    return msgspec.json.encode(
+        {
+            "exit_code": outcome.exit_code,
+            "task": shown(outcome.task),
+            "end": outcome.task.end if outcome.task else None,
+            "worker": shown(outcome.worker),
+        }
+    ).decode()
+
+
+def shown(record: TaskRecord | WorkerRecord | None) -> Any:
+    """A record as plain values, without what only the control plane needs."""
+    if record is None:
+        return None
+    fields = msgspec.to_builtins(record)
+    return {name: value for name, value in fields.items() if name not in {"owed", "evt_seq"}}

@@ -15,10 +15,11 @@ from contracts.errors import EngineRefused
 from services.worker_manager.runtimes.files import BOOT_FILE, STAGED_BOOT_FILE
 from services.worker_manager.runtimes.profile import BOOT_DIRECTORY, UID
 
+# Some versions of runc give a tmpfs the mode of the image's directory below it instead of the one asked for.
 # What was delivered whole is not delivered again: the wrapper may have renewed its credential by now.
 _RECEIVE = f"""
 umask 077
-cd {BOOT_DIRECTORY} || exit 1
+cd {BOOT_DIRECTORY} && chmod 0700 . || exit 1
 if [ -e .delivered ] || [ -e {BOOT_FILE} ]; then cat >/dev/null; exit 0; fi
 tar -xf - && mv {STAGED_BOOT_FILE} {BOOT_FILE} && : >.delivered
 """

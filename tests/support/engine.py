@@ -1,0 +1,142 @@
+"""A real container engine for tests, and a stand-in for a worker's image."""
+
+import asyncio
+import contextlib
+import io
+import os
+import tarfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+
+import docker
+import pytest
+from docker.errors import DockerException, NotFound
+
+STAND_IN = "jetcrew-test/stand-in:latest"
+# Waits for its boot file as a wrapper does, then does what the secret SCRIPT says.
+_DOCKERFILE = b"""
+FROM python:3.12-slim
+RUN mkdir -p /workspace /home/worker /run/cred /run/jetcrew && chown 1000:1000 /workspace /home/worker
+LABEL jetcrew.kind=test
+ENTRYPOINT ["/bin/sh", "-c", "until [ -e /run/cred/boot.json ]; do sleep 0.05; done; exec sh /run/cred/secrets/SCRIPT"]
+"""
+
+
+def need_engine() -> docker.DockerClient:
+    """The engine of this machine; without one the test is skipped, or fails where CI is set."""
+    client = _client()
+    if client is not None:
+        return client
+    if os.environ.get("CI"):  # noqa: TID251  # tests have no settings
+        pytest.fail("no container engine answers")
+    pytest.skip("no container engine answers")
+
+
+@cache
+def _client() -> docker.DockerClient | None:
+    try:
+        client = docker.from_env(timeout=60, max_pool_size=32)
+        client.ping()
+    except (DockerException, OSError):
+        return None
+    return client
+
+
+def build(tag: str, dockerfile: bytes) -> None:
+    """Build an image from a Dockerfile alone; quick when the engine has its layers."""
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        member = tarfile.TarInfo("Dockerfile")
+        member.size = len(dockerfile)
+        archive.addfile(member, io.BytesIO(dockerfile))
+    context.seek(0)
+    need_engine().images.build(fileobj=context, custom_context=True, tag=tag, rm=True, forcerm=True)
+
+
+@cache
+def stand_in_image() -> str:
+    """Tag of the stand-in, built once a session."""
+    build(STAND_IN, _DOCKERFILE)
+    return STAND_IN
+
+
+def labelled(crew: str) -> dict[str, str | list[str] | bool]:
+    """Filter for what carries the crew's label."""
+    return {"label": f"jetcrew.crew={crew}"}
+
+
+def remove_everything_of(crew: str) -> None:
+    """Containers, volumes and networks that carry the crew's label."""
+    client = need_engine()
+    label = labelled(crew)
+    for container in client.containers.list(all=True, filters=label):
+        with contextlib.suppress(NotFound):
+            container.remove(force=True)
+    for volume in client.volumes.list(filters=label):
+        volume.remove(force=True)
+    for network in client.networks.list(filters=label):
+        network.remove()
+
+
+class EngineProxy:
+    """A second socket to the engine that can be cut, as if the engine had gone away."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @property
+    def host(self) -> str:
+        """As in DOCKER_HOST."""
+        return f"unix://{self.path}"
+
+    async def heal(self) -> None:
+        """Answer."""
+        self._server = await asyncio.start_unix_server(self._carry, self.path)
+
+    async def cut(self) -> None:
+        """End every connection and take no new one."""
+        assert self._server is not None
+        self._server.close()
+        self.path.unlink()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection(_engine_socket())
+        self._writers |= {writer, far_writer}
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_pump(reader, far_writer))
+            group.create_task(_pump(far_reader, writer))
+        self._writers -= {writer, far_writer}
+        writer.transport.abort()
+        far_writer.transport.abort()
+
+
+def _engine_socket() -> str:
+    adapter = getattr(need_engine().api, "_custom_adapter", None)
+    return str(getattr(adapter, "socket_path", "/var/run/docker.sock"))
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+
+
+@asynccontextmanager
+async def proxied_engine(directory: Path) -> AsyncIterator[EngineProxy]:
+    """A proxy that answers, until the block ends."""
+    need_engine()
+    proxy = EngineProxy(directory / "engine.sock")
+    await proxy.heal()
+    try:
+        yield proxy
+    finally:
+        await proxy.cut()

@@ -1,0 +1,183 @@
+"""Reads of the bus, all of them direct gets: nothing here can change anything."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, TypeVar
+
+import structlog
+from msgspec.structs import replace
+
+from contracts.bus import ApiRefused, Bucket, Bus, Stored
+from contracts.bus.kv import gone
+from contracts.codec import decode
+from contracts.errors import BusUnavailable, InvalidMessage, NotThere
+from contracts.ids import TaskId, WorkerId
+from contracts.task import TaskRecord
+from contracts.topology import TASK, WORKER
+from contracts.worker import WorkerRecord
+from services.api.problems import RecordUnreadable
+from services.api.views import task_summary, worker_summary
+
+log = structlog.get_logger(__name__)
+R = TypeVar("R")
+S = TypeVar("S")
+
+PATIENCE = 3.0
+"""Seconds that one read may take."""
+PAGE = 500
+"""Records that are read at once."""
+ANEW_EVERY = 300.0
+"""Seconds after which an index is read anew, in case that keys went without a trace."""
+
+
+class Reader:
+    """What the routes read of the bus.
+
+    Each of its methods raises BusUnavailable when the bus does not answer in time.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._workers = bus.bucket(WORKER, WorkerRecord)
+        self._tasks = bus.bucket(TASK, TaskRecord)
+        self.workers = Index(bus, self._workers, WorkerRecord, worker_summary)
+        self.tasks = Index(bus, self._tasks, TaskRecord, task_summary)
+
+    async def worker(self, name: WorkerId) -> WorkerRecord:
+        """The record of a worker.
+
+        Raises:
+            NotThere: there is none of this name.
+        """
+        if (record := await self._record(self._workers, name)) is None:
+            raise NotThere(f'there is no worker "{name}"', field="worker")
+        return replace(record, owed=[])
+
+    async def task(self, task: TaskId) -> TaskRecord:
+        """The record of a task.
+
+        Raises:
+            NotThere: there is none of this id.
+        """
+        if (record := await self.find_task(task)) is None:
+            raise no_task(task)
+        return record
+
+    async def find_task(self, task: TaskId) -> TaskRecord | None:
+        """The record of a task; None when there is none, as for a task that was refused."""
+        record = await self._record(self._tasks, task)
+        return None if record is None else replace(record, owed=[])
+
+    async def page(self, stream: str, subject: str, after: int, limit: int) -> list[Stored]:
+        """Up to `limit` messages of a stream with sequences above `after`, oldest first."""
+        async with answering(self._bus):
+            return await self._bus.page(stream, subject, after=after, limit=limit)
+
+    async def last_seq(self, stream: str) -> int:
+        """The sequence of the last message of a stream."""
+        async with answering(self._bus):
+            try:
+                info = await self._bus.api(f"STREAM.INFO.{stream}")
+            except ApiRefused as error:
+                raise BusUnavailable(f"there is no {stream} to read: {error}") from error
+        return int(info["state"]["last_seq"])
+
+    async def check(self) -> None:
+        """Read something, to know whether reading works."""
+        await self.page(self._workers.stream, self._workers.subject(">"), 0, 1)
+
+    async def _record(self, bucket: Bucket[R], key: str) -> R | None:
+        async with answering(self._bus):
+            try:
+                held = await bucket.read(key)
+            except InvalidMessage as error:
+                raise RecordUnreadable(f"{bucket.name}/{key} does not decode: {error}") from error
+        return None if held is None else held.value
+
+
+class Index(Generic[R, S]):
+    """What lists show of a bucket's records.
+
+    Read once; from then on each use reads what has changed since, so that it is never older than the
+    request it serves.
+    """
+
+    def __init__(
+        self, bus: Bus, bucket: Bucket[R], kind: type[R], summarize: Callable[[R], S]
+    ) -> None:
+        self._bus = bus
+        self._bucket = bucket
+        self._kind = kind
+        self._summarize = summarize
+        self._shown: dict[str, S] = {}
+        self._after = 0
+        self._anew_at = 0.0
+        self._reads = 0
+        self._reading = asyncio.Lock()
+        bus.on_reconnect(self._forget)
+
+    def _forget(self) -> None:
+        """It may be another server, with another past."""
+        self._anew_at = 0.0
+
+    async def now(self) -> dict[str, S]:
+        """All summaries by key, as they are now; not to be changed.
+
+        Raises:
+            BusUnavailable: the bus does not answer in time.
+        """
+        before = self._reads
+        async with self._reading:
+            if self._reads <= before:  # else somebody read it all after we asked
+                self._reads += 1
+                await self._read()
+        return self._shown
+
+    async def _read(self) -> None:
+        anew = time.monotonic() >= self._anew_at
+        shown, after = ({}, 0) if anew else (self._shown, self._after)
+        subject = self._bucket.subject(">")
+        while True:
+            async with answering(self._bus):
+                page = await self._bus.page(self._bucket.stream, subject, after=after, limit=PAGE)
+            if not page:
+                break
+            for stored in page:
+                self._apply(shown, stored)
+            after = page[-1].seq
+        self._shown, self._after = shown, after
+        if anew:
+            self._anew_at = time.monotonic() + ANEW_EVERY
+
+    def _apply(self, shown: dict[str, S], stored: Stored) -> None:
+        key = stored.subject[len(self._bucket.subject("")) :]
+        shown.pop(key, None)
+        if gone(stored):
+            return
+        try:
+            shown[key] = self._summarize(decode(stored.data, self._kind))
+        except InvalidMessage as error:
+            log.warning("record.unreadable", bucket=self._bucket.name, key=key, error=str(error))
+
+
+def no_task(task: str) -> NotThere:
+    """The error for a task that nothing is known of."""
+    return NotThere(f'there is no task "{task}"', field="task")
+
+
+@contextlib.asynccontextmanager
+async def answering(bus: Bus) -> AsyncIterator[None]:
+    """A read of the bus that has to be over within `PATIENCE`.
+
+    Raises:
+        BusUnavailable: it is not, or there is no connection.
+    """
+    if not bus.connected:
+        raise BusUnavailable("there is no connection to the NATS server")
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield
+    except TimeoutError:
+        raise BusUnavailable(f"the NATS server did not answer within {PATIENCE:.0f} s") from None

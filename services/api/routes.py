@@ -1,0 +1,87 @@
+"""The routes that show records, and those that tell whether the process works."""
+
+from litestar import get
+
+from contracts.errors import InvalidMessage
+from contracts.events import TaskState, WorkerState
+from contracts.ids import TaskId, WorkerId
+from contracts.task import TaskRecord
+from contracts.worker import WorkerRecord
+from services.api.paging import page_of_tasks, page_of_workers
+from services.api.params import Filter, Id, Label, Limit, problems
+from services.api.reading import Reader
+from services.api.views import Health, Tasks, Workers
+
+
+@get("/v1/workers", responses=problems(401, 422, 503))
+async def list_workers(
+    reader: Reader,
+    state: list[WorkerState] | None = None,
+    agent: Filter = None,
+    label: Label = None,
+    after: Filter = None,
+    limit: Limit = 100,
+) -> Workers:
+    """Workers by name. Given several times, any of the states will do."""
+    labels = [pair.partition("=") for pair in label or ()]
+    found = (
+        worker
+        for worker in (await reader.workers.now()).values()
+        if (not state or worker.state in state)
+        and (agent is None or worker.agent == agent)
+        and all(
+            key in worker.labels and (not sign or worker.labels[key] == value)
+            for key, sign, value in labels
+        )
+    )
+    items, rest = page_of_workers(found, after, limit)
+    return Workers(items=items, next=rest)
+
+
+@get("/v1/workers/{worker:str}", responses=problems(401, 404, 422, 503))
+async def get_worker(reader: Reader, worker: Id) -> WorkerRecord:
+    """All that is known of a worker."""
+    return await reader.worker(WorkerId(worker))
+
+
+@get("/v1/tasks", responses=problems(401, 422, 503))
+async def list_tasks(
+    reader: Reader,
+    worker: Filter = None,
+    state: list[TaskState] | None = None,
+    after: Filter = None,
+    limit: Limit = 100,
+) -> Tasks:
+    """Tasks, the newest first. Given several times, any of the states will do."""
+    known = await reader.tasks.now()
+    if after is not None and after not in known:
+        raise InvalidMessage(f'there is no task "{after}" to go on from', field="after")
+    found = (
+        task
+        for task in known.values()
+        if (worker is None or task.worker == worker) and (not state or task.state in state)
+    )
+    items, rest = page_of_tasks(found, None if after is None else known[after], limit)
+    return Tasks(items=items, next=rest)
+
+
+@get("/v1/tasks/{task:str}", responses=problems(401, 404, 422, 503))
+async def get_task(reader: Reader, task: Id) -> TaskRecord:
+    """All that is known of a task."""
+    return await reader.task(TaskId(task))
+
+
+@get("/healthz")
+async def healthz() -> Health:
+    """The process is alive."""
+    return Health()
+
+
+@get("/readyz", responses=problems(503))
+async def readyz(reader: Reader) -> Health:
+    """The bus is there and can be read."""
+    await reader.check()
+    return Health()
+
+
+ROUTES = (list_workers, get_worker, list_tasks, get_task, healthz, readyz)

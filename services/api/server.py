@@ -1,0 +1,119 @@
+"""Listening: the socket, the HTTP server on it, and the file by which others find it."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+
+import msgspec
+import uvicorn
+from litestar.types import ASGIApp
+
+from contracts.errors import ConfigurationInvalid
+from services.api.gate import is_loopback
+from services.api.settings import HttpSettings
+from services.kit.embedded import PortInUse
+from services.kit.state import StateDirectory
+
+LAST_WORDS = 5
+"""Seconds that responses under way are given at the end."""
+
+
+class OpenWithoutToken(ConfigurationInvalid):
+    """Other hosts could reach the API, and nothing would keep them out."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """How the API is found: `api.json` in the state directory."""
+
+    url: str
+    pid: int
+
+
+def bind(settings: HttpSettings) -> socket.socket:
+    """The socket to listen on; nobody can connect before the server listens.
+
+    Raises:
+        OpenWithoutToken: it is not a loopback address and no token is set.
+        PortInUse: the port is taken.
+        ConfigurationInvalid: there is no such address on this machine, or it may not be used.
+    """
+    try:
+        [(family, _, _, _, address), *_] = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationInvalid(f"JETCREW_API__HOST: {settings.host!r}: {error}") from None
+    if settings.token is None and not is_loopback(str(address[0])):
+        raise OpenWithoutToken(
+            f"JETCREW_API__HOST: {settings.host} can be reached from other hosts: set "
+            "JETCREW_API__TOKEN, or listen on 127.0.0.1"
+        )
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"port {settings.port} of {settings.host} is in use: stop the program that holds it "
+                "or choose another (JETCREW_API__PORT)"
+            ) from None
+        raise ConfigurationInvalid(
+            f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}"
+        ) from None
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a client on this machine finds the socket."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def announced(state: StateDirectory, url: str) -> Iterator[None]:
+    """`api.json`, for as long as the block lasts; one that a later process wrote is left alone."""
+    file = state.root / "api.json"
+    ours = msgspec.json.encode(Address(url, os.getpid()))
+    state.write_private(file, ours)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if file.read_bytes() == ours:
+                file.unlink()
+
+
+async def serve_http(app: ASGIApp, listener: socket.socket, stop: asyncio.Event) -> None:
+    """Serve until `stop`; responses under way are finished, within `LAST_WORDS` seconds."""
+    server = _Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=LAST_WORDS,
+        )
+    )
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(server.serve(sockets=[listener]), name="uvicorn")
+        asked = group.create_task(stop.wait(), name="stop")
+        await asyncio.wait({serving, asked}, return_when="FIRST_COMPLETED")
+        server.should_exit = True
+        asked.cancel()
+
+
+class _Server(uvicorn.Server):
+    """Signals are the process's business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None."""
+        yield

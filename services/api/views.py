@@ -1,0 +1,161 @@
+"""What the API shows: the records as they are on the bus, and shorter ones for lists."""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from contracts.events import TaskState, Usage, VerdictStatus, WorkerState
+from contracts.ids import Instant, NodeId, TaskId, WorkerId
+from contracts.task import TaskRecord
+from contracts.worker import Desired, Runtime, WorkerRecord
+
+SUMMARY_CHARS = 500
+"""Characters of an agent's own summary that a list repeats."""
+
+
+class WorkerSummary(Struct, frozen=True, kw_only=True):
+    """A worker as lists show it; what may be long is left out."""
+
+    name: WorkerId
+    state: WorkerState
+    desired: Desired
+    reason: str | None
+    agent: str
+    capabilities: list[str]
+    labels: dict[str, str]
+    incarnation: int
+    node: NodeId | None
+    runtime: Runtime | None
+    task: TaskId | None
+    """The task in flight."""
+    requested_at: Instant
+    ready_at: Instant | None
+    changed_at: Instant
+    evt_seq: int
+    """Sequence of its last event: where following its events may begin."""
+
+
+class TaskSummary(Struct, frozen=True, kw_only=True):
+    """A task as lists show it; what may be long is left out."""
+
+    id: TaskId
+    worker: WorkerId
+    state: TaskState
+    reason: str | None
+    attempt: int
+    max_attempts: int
+    prompt_head: str
+    verdict: VerdictStatus | None
+    summary: str | None
+    """The beginning of what the agent says of its task."""
+    usage: Usage | None
+    took: float | None
+    """Seconds from the agent's start to its last byte of output."""
+    submitted_at: Instant
+    started_at: Instant | None
+    ended_at: Instant | None
+    evt_seq: int
+
+
+class Workers(Struct, frozen=True, kw_only=True):
+    """A page of workers, by name."""
+
+    items: list[WorkerSummary]
+    next: str | None
+    """What `after` has to be for the next page; null on the last one."""
+
+
+class Tasks(Struct, frozen=True, kw_only=True):
+    """A page of tasks, the newest first."""
+
+    items: list[TaskSummary]
+    next: str | None
+    """What `after` has to be for the next page; null on the last one."""
+
+
+class EventItem(Struct, frozen=True, kw_only=True):
+    """An event of the history."""
+
+    seq: int
+    """Its place in the history; the `id` it has in a stream of server-sent events."""
+    event: dict[str, Any]
+    """As published on the bus; `type` tells which event it is."""
+
+
+class Events(Struct, frozen=True, kw_only=True):
+    """A page of events, the oldest first."""
+
+    items: list[EventItem]
+    next: int
+    """What `after` has to be to go on; an empty page means that there are no more yet."""
+
+
+class OutputItem(Struct, frozen=True, kw_only=True):
+    """A piece of an agent's output."""
+
+    seq: int
+    run: str
+    n: int
+    """Counts the pieces of this run, from 1: a gap is a loss."""
+    stream: Literal["stdout", "stderr"]
+    text: str
+    at: float
+    """Seconds since the run began."""
+
+
+class Outputs(Struct, frozen=True, kw_only=True):
+    """A page of output, the oldest first."""
+
+    items: list[OutputItem]
+    next: int
+    """What `after` has to be to go on; an empty page means that there is no more yet."""
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """The process works."""
+
+    status: Literal["ok"] = "ok"
+
+
+def worker_summary(record: WorkerRecord) -> WorkerSummary:
+    """What a list shows of a worker."""
+    return WorkerSummary(
+        name=record.name,
+        state=record.state,
+        desired=record.desired,
+        reason=record.reason,
+        agent=record.spec.agent,
+        capabilities=record.spec.capabilities,
+        labels=record.spec.labels,
+        incarnation=record.incarnation,
+        node=record.node,
+        runtime=record.runtime,
+        task=record.task,
+        requested_at=record.requested_at,
+        ready_at=record.ready_at,
+        changed_at=record.changed_at,
+        evt_seq=record.evt_seq,
+    )
+
+
+def task_summary(record: TaskRecord) -> TaskSummary:
+    """What a list shows of a task."""
+    end = record.end
+    verdict = end.verdict if end else None
+    return TaskSummary(
+        id=record.id,
+        worker=record.worker,
+        state=record.state,
+        reason=end.reason if end else None,
+        attempt=record.attempt,
+        max_attempts=record.max_attempts,
+        prompt_head=record.prompt_head,
+        verdict=verdict.status if verdict else None,
+        summary=verdict.summary[:SUMMARY_CHARS] if verdict else None,
+        usage=end.usage if end else None,
+        took=end.took if end else None,
+        submitted_at=record.submitted_at,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+        evt_seq=record.evt_seq,
+    )

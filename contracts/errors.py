@@ -14,6 +14,7 @@ JetcrewError
 ├── Conflict                a compare-and-set found another revision
 ├── LeaseLost               a lease is someone else's by now
 ├── TopologyDrift           the streams on the server are not the ones this version uses
+├── NodeInUse               another worker manager works on the same state directory
 ├── EngineUnavailable       the container engine does not answer
 ├── EngineRefused           the container engine answers, and will not do it
 │   └── ImageMissing        there is no image by that tag
@@ -112,6 +113,15 @@ class TopologyDrift(JetcrewError):
 
 class ConfigurationInvalid(JetcrewError):
     """A setting or a data file is wrong; the message names it and what would be right."""
+
+
+class NodeInUse(JetcrewError):
+    """Another worker manager works on this state directory."""
+
+    def __init__(self, directory: object) -> None:
+        super().__init__(
+            f"another worker manager works on {directory}; stop it, or choose another JETCREW_STATE_DIR"
+        )
 
 
 class EngineUnavailable(JetcrewError):

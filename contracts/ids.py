@@ -15,9 +15,7 @@ _TOKEN = re.compile(ID_PATTERN)
 
 Token = Annotated[
     str,
-    Meta(
-        pattern=ID_PATTERN, description="Lower-case letters, digits and dashes, 1 to 40 of them."
-    ),
+    Meta(pattern=ID_PATTERN, description="Lower-case letters, digits and dashes, 1 to 40 of them."),
 ]
 
 Instant = Annotated[datetime, Meta(tz=True)]

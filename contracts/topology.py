@@ -233,7 +233,7 @@ class Topology:
     def run_consumer(self, worker: WorkerId) -> Consumer:
         """A worker's: one assignment at a time, delivered once as far as a broker can."""
         return Consumer(
-            stream="JC_RUN", name=worker, filters=(self.subjects.run(worker),), ack_wait=60,
+            stream="JC_RUN", name=worker, filters=(self.subjects.run(worker),), ack_wait=20,
             max_deliver=1, max_ack_pending=1,
         )  # fmt: skip
 

@@ -42,7 +42,8 @@ TRY = 5.0
 class Bus:
     """A connection to JetStream under one topology. Made by `connect`."""
 
-    def __init__(self, topology: Topology, line: Line) -> None:
+    def __init__(self, url: str, topology: Topology, line: Line) -> None:
+        self.url = url
         self.topology = topology
         self.client = line.client
         self.closed = line.closed
@@ -59,6 +60,10 @@ class Bus:
     def connected(self) -> bool:
         """Whether a server is there right now."""
         return self.client.is_connected
+
+    def why_closed(self) -> str:
+        """A sentence on why the connection ended."""
+        return self._line.why_closed()
 
     def on_reconnect(self, call: Callable[[], None]) -> None:
         """Have `call` called after each reconnect: what was watched may have changed meanwhile."""
@@ -332,7 +337,7 @@ async def connect(
     if creds is not None:
         options["user_credentials"] = str(creds)
     line = Line()
-    bus = Bus(topology or Topology(), line)
+    bus = Bus(url, topology or Topology(), line)
     try:
         await line.open(url, options, patience)
         yield bus

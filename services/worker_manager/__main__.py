@@ -1,0 +1,215 @@
+"""The worker manager of one node: settings → logs → resources → jobs."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import urlsplit
+
+import structlog
+
+import contracts.log
+from contracts.bus import Bus, Delivery, Lease, apply_topology, connect, move_exhausted
+from contracts.errors import BusClosed, JetcrewError, NodeInUse
+from contracts.ids import WorkerId, nonce
+from contracts.topology import LEASE, Consumer
+from contracts.worker import WorkerRecord
+from services.kit.catalog import Catalog
+from services.kit.identity.store import create_identity
+from services.kit.lock import held_lock
+from services.kit.serve import Job, serve
+from services.worker_manager.commands import Commands, about
+from services.worker_manager.credentials import Credentials
+from services.worker_manager.crew import Crew
+from services.worker_manager.doors import Doors
+from services.worker_manager.forwarder import Forwarders
+from services.worker_manager.images.build import Images
+from services.worker_manager.images.told import ImagesTold, image_id
+from services.worker_manager.intake import Intake
+from services.worker_manager.keeper import Surroundings
+from services.worker_manager.node import Node, Watch
+from services.worker_manager.runtimes import Runtime
+from services.worker_manager.runtimes.docker import DockerRuntime
+from services.worker_manager.runtimes.engine import Engine
+from services.worker_manager.runtimes.process import ProcessRuntime
+from services.worker_manager.settings import ManagerSettings
+from services.worker_manager.testimony import Testimony
+
+log = structlog.get_logger()
+
+VERBS: frozenset[str] = frozenset()
+"""What a worker can be allowed to ask beyond what every worker may."""
+
+
+def main() -> int:
+    """Run until told to stop. 0 after that, 3 when it could not run or could not go on."""
+    settings = ManagerSettings()
+    contracts.log.configure(
+        json=settings.log.json_lines, level=settings.log.level, process="worker_manager"
+    )
+    try:
+        asyncio.run(run(settings))
+    except JetcrewError as error:
+        log.error("manager.ended", error=str(error), kind=type(error).__name__)
+        return 3
+    return 0
+
+
+async def run(settings: ManagerSettings) -> None:
+    """Hold the resources and run the jobs.
+
+    Raises:
+        NodeInUse: another manager works on this state directory.
+        BusClosed, TopologyDrift, ConfigurationInvalid: it cannot work, or not go on.
+    """
+    state, topology = settings.state, settings.topology
+    with held_lock(state.root / "manager.lock", NodeInUse(state.root)):
+        identity = create_identity(state, topology)
+        creds = settings.creds or state.creds("manager")
+        async with connect(
+            settings.url,
+            name=f"jetcrew-manager-{settings.node}",
+            creds=creds,
+            inbox_prefix="_INBOX.manager",
+            topology=topology,
+        ) as bus:
+            await apply_topology(bus)
+            credentials = Credentials(
+                bus, identity, identity.minter(VERBS), owner=f"{settings.node}-{identity.crew}"
+            )
+            await credentials.push()
+            catalog = Catalog.load(*settings.data)
+            await _work(settings, bus, credentials, catalog, identity.crew)
+
+
+async def _work(
+    settings: ManagerSettings, bus: Bus, credentials: Credentials, catalog: Catalog, crew_id: str
+) -> None:
+    crew = Crew(bus, catalog)
+    consumers = {(c.stream, c.name): c for c in bus.topology.consumers}
+    commands = Commands(crew, credentials, consumers["JC_CMD", "mgr"], VERBS)
+    testimony = Testimony(crew, credentials)
+    intake = Intake(crew, consumers["JC_TASK", "mgr"])
+    engine = Engine()
+    target = urlsplit(settings.url.split(",")[0])
+    async with (
+        Forwarders(target.hostname or "127.0.0.1", target.port or 4222) as forwarders,
+        Images(
+            engine,
+            catalog,
+            base_image=settings.base_image,
+            node_image=settings.node_image,
+            lease=lambda tag: Lease(bus, LEASE, f"image-{image_id(tag)}", nonce(), 30).waited_for(),
+        ) as images,
+    ):
+        node = Node(
+            Surroundings(
+                crew=crew,
+                credentials=credentials,
+                commands=commands,
+                settings=settings,
+                runtimes=_runtimes(settings, engine, catalog, crew_id),
+                ensure_image=ImagesTold(bus, images).ensure,
+                open_bus=_way_in(settings, forwarders),
+                close_bus=forwarders.close,
+                last_beat=testimony.last_beat,
+            )
+        )
+        async with _answering(bus, crew, testimony, Doors(crew, credentials)):
+            log.info("manager.ready", node=settings.node, url=settings.url)
+            await serve(
+                {
+                    "commands": _consume(bus, consumers["JC_CMD", "mgr"], commands.handle, about),
+                    "tasks": _consume(bus, consumers["JC_TASK", "mgr"], intake.handle, _token(-1)),
+                    "reports": _consume(
+                        bus, consumers["JC_REP", "rec"], testimony.report, _token(2)
+                    ),
+                    "dead letters": _dead_letters(bus, consumers["JC_ADV", "dlq"]),
+                    "node": node.run,
+                    "exits": node.watch_exits,
+                    "changes": Watch(node, crew).run,
+                    "connection": _until_closed(bus),
+                }
+            )
+
+
+def _runtimes(
+    settings: ManagerSettings, engine: Engine, catalog: Catalog, crew_id: str
+) -> dict[str, Runtime]:
+    workers = settings.state.workers
+    return {
+        "docker": DockerRuntime(engine, crew=crew_id, node=settings.node, workers=workers),
+        "process": ProcessRuntime(
+            workers,
+            catalog,
+            bus=settings.url,
+            path=settings.host_path,
+            environment=settings.host_environment,
+        ),
+    }
+
+
+def _way_in(
+    settings: ManagerSettings, forwarders: Forwarders
+) -> Callable[[WorkerRecord], Awaitable[None]]:
+    async def open_bus(record: WorkerRecord) -> None:
+        if record.runtime == "docker":
+            await forwarders.open(record.name, settings.state.workers / record.name / "bus")
+
+    return open_bus
+
+
+@contextlib.asynccontextmanager
+async def _answering(
+    bus: Bus, crew: Crew, testimony: Testimony, doors: Doors
+) -> AsyncIterator[None]:
+    subjects = bus.subjects
+    async with (
+        bus.serve(subjects.ask("*", "task.start"), testimony.start, queue="mgr"),
+        bus.serve(subjects.ask("*", "credential"), testimony.credential, queue="mgr"),
+        bus.serve(subjects.heartbeat(WorkerId("*")), testimony.beat),
+        doors.opened(),
+    ):
+        yield
+
+
+def _consume(
+    bus: Bus,
+    consumer: Consumer,
+    handle: Callable[[Delivery], Awaitable[None]],
+    key: Callable[[Delivery], str],
+) -> Job:
+    """A job that handles a consumer's messages, those of one worker or task one after the other."""
+
+    async def job(stop: asyncio.Event) -> None:
+        await bus.consume(consumer, handle, stop=stop, concurrency=64, key=key)
+
+    return job
+
+
+def _token(index: int) -> Callable[[Delivery], str]:
+    return lambda delivery: delivery.subject.split(".")[index]
+
+
+def _dead_letters(bus: Bus, consumer: Consumer) -> Job:
+    async def job(stop: asyncio.Event) -> None:
+        await bus.consume(consumer, lambda d: move_exhausted(bus, d), stop=stop)
+
+    return job
+
+
+def _until_closed(bus: Bus) -> Job:
+    async def job(stop: asyncio.Event) -> None:
+        stopped = asyncio.get_running_loop().create_task(stop.wait())
+        closed = asyncio.get_running_loop().create_task(bus.closed.wait())
+        await asyncio.wait({stopped, closed}, return_when="FIRST_COMPLETED")
+        stopped.cancel()
+        closed.cancel()
+        if bus.closed.is_set() and not stop.is_set():
+            raise BusClosed(bus.why_closed())
+
+    return job
+
+
+if __name__ == "__main__":
+    sys.exit(main())

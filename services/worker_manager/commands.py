@@ -1,0 +1,263 @@
+"""Commands: stored intent, carried out once, answered in the ledger."""
+
+from collections.abc import Collection
+from typing import Any
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from contracts.asks import CancelRun
+from contracts.bus import CAUSE, Delivery, Ledger
+from contracts.bus.deadletter import bury
+from contracts.codec import decode
+from contracts.errors import AlreadyThere, InvalidMessage, JetcrewError, NotThere, Refused
+from contracts.events import TaskEnd
+from contracts.ids import CommandId, TaskId, WorkerId, message_id
+from contracts.results import Result, failure
+from contracts.task import CancelTask
+from contracts.topology import Consumer
+from contracts.worker import (
+    CreateWorker,
+    DeleteWorker,
+    PauseWorker,
+    ResumeWorker,
+    StatusOfWorker,
+    WorkerRecord,
+)
+from services.worker_manager import moves
+from services.worker_manager.credentials import Credentials
+from services.worker_manager.crew import Crew
+
+log = structlog.get_logger()
+
+KINDS: dict[str, Any] = {
+    "worker.create": CreateWorker,
+    "worker.delete": DeleteWorker,
+    "worker.pause": PauseWorker,
+    "worker.resume": ResumeWorker,
+    "worker.status": StatusOfWorker,
+    "task.cancel": CancelTask,
+}
+"""What each command's body is, by the tail of its subject."""
+RESERVED_ENV = ("JETCREW_", "LD_")
+"""Beginnings of variables that a worker may not be given."""
+
+
+def command_of(tail: str, body: bytes) -> Any:
+    """The command that a body holds.
+
+    Raises:
+        InvalidMessage: no such command, or the body is not one.
+    """
+    if (kind := KINDS.get(tail)) is None:
+        raise InvalidMessage(f"there is no command {tail!r}; known: {', '.join(KINDS)}")
+    return decode(body, kind)
+
+
+class _About(Struct):
+    name: str = ""
+    task: str = ""
+
+
+def about(delivery: Delivery) -> str:
+    """What a command is about: commands about the same thing are carried out in their order."""
+    try:
+        body = decode(delivery.data, _About)
+    except InvalidMessage:
+        return ""
+    return body.name or body.task
+
+
+class Commands:
+    """Carries out commands. Every answer is in the ledger before the command is acknowledged."""
+
+    def __init__(
+        self, crew: Crew, credentials: Credentials, consumer: Consumer, verbs: Collection[str]
+    ) -> None:
+        self._crew = crew
+        self._credentials = credentials
+        self._consumer = consumer
+        self._verbs = verbs
+        self._ledger = Ledger(crew.bus)
+        self._cut = len(crew.bus.subjects.command("", "")) - 1
+
+    async def handle(self, delivery: Delivery) -> None:
+        """One delivery of the durable door."""
+        command_id = CommandId(message_id("s", delivery.id, delivery.seq))
+        if await self._ledger.answer(command_id) is not None:
+            log.info("command.repeated", command=command_id)
+            return
+        tail = delivery.subject[self._cut :]
+        try:
+            result = await self.carry_out(tail, command_of(tail, delivery.data), command_id)
+        except InvalidMessage as error:
+            await bury(self._crew.bus, self._consumer, delivery, str(error))
+            result = _no(error)
+        except Refused as error:
+            result = _no(error)
+        await self._ledger.enter(command_id, _with(result, delivery, command_id))
+        log.info("command.done", command=command_id, tail=tail, status=result.status)
+
+    async def carry_out(self, tail: str, command: Any, command_id: CommandId) -> Result:
+        """Do what a command asks.
+
+        Raises:
+            InvalidMessage, Refused: it cannot be done; nothing was changed.
+        """
+        match command:
+            case CreateWorker():
+                return await self._create(command, command_id)
+            case DeleteWorker():
+                return await self._delete(command)
+            case PauseWorker():
+                return await self._want(command.name, "paused")
+            case ResumeWorker():
+                return await self._want(command.name, "running")
+            case StatusOfWorker():
+                record = await self._worker(command.name)
+                return Result(worker=record.name, detail=record.state, record=record)
+            case CancelTask():
+                return await self._cancel(command)
+        raise InvalidMessage(f"there is no command {tail!r}")
+
+    async def _create(self, spec: CreateWorker, command_id: CommandId) -> Result:
+        await self._check(spec)
+        before = await self._crew.workers.get(spec.name)
+        if before is not None and before.value.made_by == command_id:
+            return Result(worker=before.value.name, detail=before.value.state)
+        if before is not None and not before.value.ended:
+            raise AlreadyThere(
+                f"there is a worker {spec.name!r} ({before.value.state}); delete it first, or take another name",
+                field="$.name",
+            )
+        record = moves.requested(
+            spec,
+            self._crew.clock(),
+            made_by=command_id,
+            before=before.value if before else None,
+        )
+        made = await self._crew.workers.create(
+            spec.name, record, over=before.revision if before else None
+        )
+        if made is None:
+            raise AlreadyThere(
+                f"a worker {spec.name!r} was made at the same moment", field="$.name"
+            )
+        self._crew.poke(made.name)
+        return Result(worker=made.name, detail="requested")
+
+    async def _check(self, spec: CreateWorker) -> None:
+        catalog = self._crew.catalog
+        catalog.agent(spec.agent)
+        for index, name in enumerate(spec.capabilities):
+            catalog.capability(name, field=f"$.capabilities[{index}]")
+        for index, verb in enumerate(spec.allowed_commands):
+            if verb not in self._verbs:
+                known = ", ".join(sorted(self._verbs)) or "none yet"
+                raise InvalidMessage(
+                    f'unknown command "{verb}"; known: {known}',
+                    field=f"$.allowed_commands[{index}]",
+                )
+        for name in spec.env:
+            if name.startswith(RESERVED_ENV):
+                raise InvalidMessage(
+                    f"variables that begin with {' or '.join(RESERVED_ENV)} are not for workers",
+                    field=f"$.env.{name}",
+                )
+        for index, name in enumerate(spec.secrets):
+            if (
+                name.startswith(RESERVED_ENV)
+                or await self._credentials.secret(spec.name, name) is None
+            ):
+                raise InvalidMessage(
+                    f'no secret "{name}" is stored; send it to {self._crew.bus.subjects.door("secret", "put")}',
+                    field=f"$.secrets[{index}]",
+                )
+
+    async def _delete(self, command: DeleteWorker) -> Result:
+        def step(record: WorkerRecord) -> WorkerRecord | None:
+            if record.state == "stopped":
+                return None
+            if record.state == "stopping":
+                return None
+            return moves.worker(
+                record,
+                "stopping",
+                self._crew.clock(),
+                reason="deleted",
+                desired="stopped",
+                keep_workspace=command.keep_workspace,
+            )
+
+        record = await self._worker(command.name)
+        changed = await self._crew.workers.change(command.name, step)
+        self._crew.poke(record.name)
+        return Result(worker=record.name, detail=changed.state if changed else record.state)
+
+    async def _want(self, name: str, desired: Any) -> Result:
+        def step(record: WorkerRecord) -> WorkerRecord | None:
+            if record.state not in {"ready", "paused"} or record.desired == desired:
+                return None
+            return replace(record, desired=desired, changed_at=self._crew.clock())
+
+        record = await self._worker(name)
+        if record.state not in {"ready", "paused"}:
+            doing = f"is {record.state}" + (f" with task {record.task}" if record.task else "")
+            raise Refused(f"worker {name!r} {doing}; only a ready one can be paused or resumed")
+        await self._crew.workers.change(name, step)
+        self._crew.poke(record.name)
+        return Result(worker=record.name, detail=f"will be {desired}")
+
+    async def _cancel(self, command: CancelTask) -> Result:
+        held = await self._crew.tasks.get(command.task)
+        if held is None:
+            raise NotThere(f"there is no task {command.task!r}", field="$.task")
+        task = TaskId(command.task)
+        if held.value.state == "queued":
+            end = TaskEnd(
+                reason="cancelled", detail=command.reason or "cancelled before it started"
+            )
+            if await self._crew.end(task, "cancelled", end) is not None:
+                return Result(task=task, worker=held.value.worker, detail="cancelled")
+        await self._crew.tasks.change(
+            command.task, lambda r: moves.cancelling(r, command.reason, self._crew.clock())
+        )
+        held = await self._crew.tasks.get(command.task)
+        assert held is not None
+        if held.value.state == "running":
+            await self.tell_cancel(held.value.worker, task, held.value.attempt, command.reason)
+            self._crew.poke(held.value.worker)
+            return Result(task=task, worker=held.value.worker, detail="cancelling")
+        return Result(task=task, worker=held.value.worker, detail=held.value.state)
+
+    async def tell_cancel(
+        self, worker: WorkerId, task: TaskId, attempt: int, reason: str, *, timed_out: bool = False
+    ) -> None:
+        """Tell the wrapper to end its agent; said again on each look until it has."""
+        nonce = await self._credentials.nonce(worker)
+        if nonce is None:
+            return
+        message = CancelRun(
+            task=task,
+            attempt=attempt,
+            reason=reason,
+            state="timed-out" if timed_out else "cancelled",
+        )
+        await self._crew.bus.tell(
+            self._crew.bus.subjects.control(worker, nonce), message, headers={CAUSE: task}
+        )
+
+    async def _worker(self, name: str) -> WorkerRecord:
+        held = await self._crew.workers.get(name)
+        if held is None:
+            raise NotThere(f"there is no worker {name!r}", field="$.name")
+        return held.value
+
+
+def _no(error: JetcrewError) -> Result:
+    return Result(status="refused", detail=str(error), error=failure(error))
+
+
+def _with(result: Result, delivery: Delivery, command_id: CommandId) -> Result:
+    return replace(result, stream=delivery.stream, seq=delivery.seq, id=command_id)

@@ -1,0 +1,136 @@
+"""Workers' credentials, nonces and secrets: made here, kept in a bucket that only the control plane reads."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import structlog
+from msgspec import Struct
+
+from contracts.asks import CredentialAnswer
+from contracts.bus import Bus, Lease, connect
+from contracts.ids import WorkerId, nonce
+from contracts.topology import LEASE, REVOKED, SECRET
+from contracts.worker import PutSecret, WorkerRecord
+from services.kit.identity.claims import creds_text
+from services.kit.identity.revocations import push_account, still_needed
+from services.kit.identity.store import Identity
+from services.kit.identity.workers import WorkerMinter, new_user
+
+log = structlog.get_logger()
+
+PUSH_LEASE = "accounts"
+PUSH_TTL = 10.0
+"""Seconds; two pushes at once would lift each other's revocations."""
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """One entry of the bucket of secrets."""
+
+    value: str
+
+
+class Revoked(Struct, frozen=True, kw_only=True):
+    """A user key that is to be kept out of all that was issued until then."""
+
+    at: int
+    """Unix time in seconds."""
+
+
+class Credentials:
+    """Makes, renews and revokes what workers speak with."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        identity: Identity,
+        minter: WorkerMinter,
+        *,
+        owner: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._bus = bus
+        self._identity = identity
+        self._minter = minter
+        self._owner = owner
+        self._clock = clock
+        self._kept = bus.bucket(SECRET, Kept)
+        self._revoked = bus.bucket(REVOKED, Revoked)
+
+    # -- secrets ----------------------------------------------------------------------------------
+
+    async def put(self, command: PutSecret) -> None:
+        """Keep a secret's value."""
+        await self._kept.put(_secret_key(command.worker, command.name), Kept(value=command.value))
+
+    async def secret(self, worker: str, name: str) -> str | None:
+        """The value a worker gets: its own of that name, else the crew's."""
+        for key in (_secret_key(worker, name), _secret_key(None, name)):
+            if (held := await self._kept.get(key)) is not None:
+                return held.value.value
+        return None
+
+    async def nonce(self, worker: WorkerId) -> str | None:
+        """Last token of the worker's control subject."""
+        held = await self._kept.get(f"ctl.{worker}")
+        return held.value.value if held else None
+
+    async def forget(self, worker: WorkerId) -> None:
+        """Drop the worker's nonce and its own secrets."""
+        for key in (f"ctl.{worker}", *await self._kept.list(f"worker.{worker}.")):
+            if await self._kept.get(key) is not None:
+                await self._kept.delete(key)
+
+    # -- credentials ------------------------------------------------------------------------------
+
+    async def issue(self, worker: WorkerRecord) -> tuple[str, str, str]:
+        """A new user for a worker: its public key, its credentials file, its control nonce."""
+        user, ctl = new_user(), nonce()
+        await self._kept.put(f"ctl.{worker.name}", Kept(value=ctl))
+        credential = self._minter.mint(worker.name, user.public, worker.spec.allowed_commands, ctl)
+        return user.public, creds_text(credential.jwt, user.seed), ctl
+
+    async def renew(self, worker: WorkerRecord) -> CredentialAnswer:
+        """A new JWT for the key the worker has; the key comes from the record, never from the worker."""
+        ctl = await self.nonce(worker.name)
+        if worker.ended or worker.desired == "stopped" or worker.user_key is None or ctl is None:
+            return CredentialAnswer(reason=f"worker {worker.name} is {worker.state}")
+        credential = self._minter.mint(
+            worker.name, worker.user_key, worker.spec.allowed_commands, ctl
+        )
+        return CredentialAnswer(jwt=credential.jwt, expires_at=credential.expires_at)
+
+    async def revoke(self, user_key: str) -> None:
+        """Keep a user out, for good. Returns when the servers know it.
+
+        Raises:
+            BusUnavailable: they do not; the entry stands and is pushed with the next one.
+        """
+        await self._revoked.put(user_key, Revoked(at=int(self._clock()) + 1))
+        await self.push()
+
+    async def push(self) -> None:
+        """Give the servers the whole list; also done at every start, since a server may have missed one."""
+        lease = Lease(self._bus, LEASE, PUSH_LEASE, f"{self._owner}-{nonce()}", PUSH_TTL)
+        async with asyncio.timeout(30), lease.waited_for(0.1):
+            entries = {key: held.value.at for key, held in (await self._revoked.list()).items()}
+            needed = still_needed(entries, self._clock())
+            for key in entries.keys() - needed.keys():
+                await self._revoked.delete(key)
+            async with self._system() as system:
+                await push_account(system, self._identity.workers_account_jwt(needed))
+        log.info("revocations.pushed", count=len(needed))
+
+    @contextlib.asynccontextmanager
+    async def _system(self) -> AsyncIterator[Bus]:
+        state = self._identity.state
+        creds: Path = state.creds("system")
+        url = self._bus.url
+        async with connect(url, name="jetcrew-system", creds=creds, patience=10) as system:
+            yield system
+
+
+def _secret_key(worker: str | None, name: str) -> str:
+    return f"worker.{worker}.{name}" if worker else f"shared.{name}"

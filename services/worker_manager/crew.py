@@ -1,0 +1,164 @@
+"""What the parts of the manager share: the bus, the records, the catalog, the clock."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+from msgspec.structs import replace
+
+from contracts.bus import MSG_ID, Bus, Records, Stored
+from contracts.codec import decode
+from contracts.errors import InvalidMessage
+from contracts.events import TaskEnd, TaskState
+from contracts.ids import TaskId, WorkerId, message_id
+from contracts.reports import Finished, TaskReport
+from contracts.session import SessionRecord
+from contracts.task import TaskRecord
+from contracts.topology import SESSION, TASK, WORKER
+from contracts.worker import WorkerRecord
+from services.kit.catalog import Catalog
+from services.worker_manager import moves
+
+log = structlog.get_logger()
+
+
+def now() -> datetime:
+    """The present time, with its offset."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Crew:
+    """Records and the moves that every part makes of them; knows of no engine and no process."""
+
+    bus: Bus
+    catalog: Catalog
+    clock: Callable[[], datetime] = now
+    on_worker: list[Callable[[WorkerId], None]] = field(default_factory=list)
+    """Called when something changed that a worker's keeper should look at."""
+
+    def __post_init__(self) -> None:
+        subjects = self.bus.subjects
+        self.workers: Records[WorkerRecord] = Records(
+            self.bus,
+            self.bus.bucket(WORKER, WorkerRecord),
+            lambda record: subjects.events_of_worker(record.name),
+        )
+        self.tasks: Records[TaskRecord] = Records(
+            self.bus,
+            self.bus.bucket(TASK, TaskRecord),
+            lambda record: subjects.events_of_task(record.worker, record.id),
+            self._after_task,
+        )
+        self.sessions = self.bus.bucket(SESSION, SessionRecord)
+
+    def poke(self, worker: WorkerId) -> None:
+        """Have the worker's keeper look again."""
+        for call in self.on_worker:
+            call(worker)
+
+    async def _after_task(self, record: TaskRecord) -> TaskRecord:
+        """What a task's move entails: the prompt leaves the door once it no longer waits there, and the
+        assignment is withdrawn once the attempt is over."""
+        if record.state == "queued":
+            return record
+        if record.ended:
+            await self._withdraw(record)
+        if record.door_seq is not None:
+            await self.bus.delete_message("JC_TASK", record.door_seq)
+            return replace(record, door_seq=None)
+        return record
+
+    async def _withdraw(self, record: TaskRecord) -> None:
+        """Take the assignment back, if it is this task's that is open."""
+        subject = self.bus.subjects.run(record.worker)
+        opened = await self.bus.last("JC_RUN", subject)
+        if opened is not None and opened.headers.get(MSG_ID, "").startswith(f"{record.id}:"):
+            await self.bus.delete_message("JC_RUN", opened.seq)
+
+    async def end(self, task: TaskId, state: TaskState, end: TaskEnd) -> TaskRecord | None:
+        """End a task from the manager's side, unless its wrapper has reported an end: then that one counts.
+
+        Returns:
+            The ended record, or None when it had ended before.
+        """
+        record = await self.tasks.get(task)
+        if record is None or record.value.ended:
+            return None
+        told = await self.reported_end(record.value)
+        if told is not None:
+            done = await self.tasks.change(task, lambda r: moves.finished(r, told, self.clock()))
+        else:
+            ours = replace(end, told_by="manager")
+            done = await self.tasks.change(
+                task, lambda r: moves.ended(r, state, ours, self.clock())
+            )
+        if done is not None:
+            await self.freed(done)
+        return done
+
+    async def reported_end(self, record: TaskRecord) -> Finished | None:
+        """The end that the wrapper of this run has reported, handled or not."""
+        if record.state != "running":
+            return None
+        subject = self.bus.subjects.report(record.worker, "finished", record.id)
+        stored = await self.bus.last("JC_REP", subject)
+        return _end_of(stored, record) if stored else None
+
+    async def freed(self, record: TaskRecord) -> None:
+        """After a task's end: its worker takes the next one."""
+        await self.workers.change(record.worker, lambda w: moves.free(w, record.id, self.clock()))
+        self.poke(record.worker)
+
+    async def remember(self, record: TaskRecord, agent_session: str) -> None:
+        """Keep the conversation of a task, for the next one of that session to go on with."""
+        name = "continue" if record.session == "new" else record.session
+        await self.sessions.put(
+            f"{record.worker}.{name}",
+            SessionRecord(agent_session=agent_session, seen_at=self.clock(), task=record.id),
+        )
+
+    async def session(self, record: TaskRecord) -> str | None:
+        """The conversation that a task is to go on with; None for a fresh one."""
+        if record.session == "new":
+            return None
+        held = await self.sessions.get(f"{record.worker}.{record.session}")
+        return held.value.agent_session if held else None
+
+    async def forget_sessions(self, worker: WorkerId) -> None:
+        """Drop a worker's conversations, whose files go with its home."""
+        for key in await self.sessions.list(f"{worker}."):
+            await self.sessions.delete(key)
+
+    async def waiting(self, worker: WorkerId, *, after: int = 0) -> Stored | None:
+        """The prompt that has waited longest at a worker's door, of those stored after a sequence."""
+        subject = self.bus.subjects.task(worker)
+        page = await self.bus.page("JC_TASK", subject, after=after, limit=1)
+        return page[0] if page else None
+
+    async def refuse_waiting(self, worker: WorkerId, why: str) -> None:
+        """End all that waits at the door of a worker that is no more. What the intake has not seen yet, it
+        will refuse itself."""
+        after = 0
+        while (stored := await self.waiting(worker, after=after)) is not None:
+            after = stored.seq
+            task = task_at(stored)
+            held = await self.tasks.get(task)
+            if held is not None and held.value.state == "queued":
+                await self.end(task, "cancelled", TaskEnd(reason="worker-gone", detail=why))
+
+
+def task_at(stored: Stored) -> TaskId:
+    """The id of the task whose prompt this is."""
+    return TaskId(message_id("t", stored.headers.get(MSG_ID), stored.seq))
+
+
+def _end_of(stored: Stored, record: TaskRecord) -> Finished | None:
+    try:
+        report: TaskReport = decode(stored.data, TaskReport)  # type: ignore[arg-type]  # a union is not a class
+    except InvalidMessage:
+        return None
+    if not isinstance(report, Finished):
+        return None
+    return report if moves.reported_by_its_run(record, report.attempt, report.run) else None

@@ -1,0 +1,77 @@
+"""The door for prompts: each becomes a task's record, or a refusal that says why."""
+
+import structlog
+
+from contracts.bus import ACTOR, Delivery, header
+from contracts.bus.deadletter import bury
+from contracts.codec import decode
+from contracts.errors import InvalidMessage, NotThere, Refused
+from contracts.ids import TaskId, WorkerId, is_token, message_id
+from contracts.task import SubmitTask
+from contracts.topology import Consumer
+from services.worker_manager import moves
+from services.worker_manager.crew import Crew
+
+log = structlog.get_logger()
+
+
+class Intake:
+    """Takes prompts off the door's consumer; they stay in its stream until their attempt starts."""
+
+    def __init__(self, crew: Crew, consumer: Consumer) -> None:
+        self._crew = crew
+        self._consumer = consumer
+        self._cut = len(crew.bus.subjects.task(""))
+
+    async def handle(self, delivery: Delivery) -> None:
+        """One delivery."""
+        name = delivery.subject[self._cut :]
+        task = TaskId(message_id("t", delivery.id, delivery.seq))
+        if not is_token(name):
+            await bury(self._crew.bus, self._consumer, delivery, f"no worker can be named {name!r}")
+            await self._crew.bus.delete_message("JC_TASK", delivery.seq)
+            return
+        worker = WorkerId(name)
+        try:
+            body = decode(delivery.data, SubmitTask)
+            await self._check(worker, task)
+        except InvalidMessage as error:
+            await bury(self._crew.bus, self._consumer, delivery, str(error))
+            await self._refuse(delivery, worker, task, error.reason, error.field)
+            return
+        except Refused as error:
+            await self._refuse(delivery, worker, task, error.reason, error.field)
+            return
+        record = moves.queued(
+            task, worker, body, self._crew.clock(), door_seq=delivery.seq,
+            actor=header(delivery.headers, ACTOR),
+        )  # fmt: skip
+        if await self._crew.tasks.create(task, record) is None:
+            await self._repeated(delivery, task)
+            return
+        log.info("task.queued", worker=worker, task=task)
+        self._crew.poke(worker)
+
+    async def _check(self, worker: WorkerId, task: TaskId) -> None:
+        held = await self._crew.workers.get(worker)
+        if held is None:
+            raise NotThere(f"there is no worker {worker!r}")
+        if held.value.ended or held.value.desired == "stopped":
+            why = f" ({held.value.reason})" if held.value.reason else ""
+            raise Refused(f"worker {worker!r} is {held.value.state}{why}")
+
+    async def _refuse(
+        self, delivery: Delivery, worker: WorkerId, task: TaskId, reason: str, field: str | None
+    ) -> None:
+        record = moves.refused(
+            task, worker, self._crew.clock(), reason, field=field, door_seq=delivery.seq
+        )
+        if await self._crew.tasks.create(task, record) is None:
+            await self._repeated(delivery, task)
+        log.info("task.refused", worker=worker, task=task, reason=reason)
+
+    async def _repeated(self, delivery: Delivery, task: TaskId) -> None:
+        """The record is there: this is the same message again, or a later one under the same id."""
+        held = await self._crew.tasks.get(task)
+        if held is not None and held.value.door_seq != delivery.seq:
+            await self._crew.bus.delete_message("JC_TASK", delivery.seq)

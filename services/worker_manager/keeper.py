@@ -1,0 +1,432 @@
+"""The keeper of one worker on its node: makes what runs agree with what is wanted.
+
+It looks at the record and at the unit and takes the one step that is due. It may be woken at any time,
+for any reason or none, and may die between any two lines: the next look finds what is left to do.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from msgspec.structs import replace
+
+from contracts.asks import Assignment, Boot
+from contracts.bus import CAUSE, MSG_ID, Bus, apply_consumer, remove_consumer
+from contracts.codec import decode, encode
+from contracts.errors import (
+    BusUnavailable,
+    Conflict,
+    EngineRefused,
+    EngineUnavailable,
+    InvalidMessage,
+    JetcrewError,
+    NotThere,
+    QueueFull,
+)
+from contracts.events import TaskEnd, TaskState, WorkerState
+from contracts.ids import TaskId, WorkerId, nonce
+from contracts.task import SubmitTask
+from contracts.worker import WorkerRecord
+from services.worker_manager import moves
+from services.worker_manager.commands import Commands
+from services.worker_manager.credentials import Credentials
+from services.worker_manager.crew import Crew, task_at
+from services.worker_manager.runtimes import Exit, Runtime, Unit, UnitSpec
+from services.worker_manager.settings import ManagerSettings
+
+log = structlog.get_logger()
+
+STALE = 10.0
+"""Seconds that a wrapper which is ready may take to ask about the assignment it was given."""
+
+EnsureImage = Callable[[WorkerRecord], Awaitable[str | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What all keepers of a node share."""
+
+    crew: Crew
+    credentials: Credentials
+    commands: Commands
+    settings: ManagerSettings
+    runtimes: dict[str, Runtime]
+    ensure_image: EnsureImage
+    open_bus: Callable[[WorkerRecord], Awaitable[None]]
+    """Makes the worker's way to the bus, where its runtime needs one."""
+    close_bus: Callable[[WorkerId], Awaitable[None]]
+    last_beat: dict[WorkerId, float]
+
+
+class Keeper:
+    """Keeps one worker."""
+
+    def __init__(self, name: WorkerId, around: Surroundings) -> None:
+        self.name = name
+        self._around = around
+        self._crew = around.crew
+        self._wake = asyncio.Event()
+        self._unit: Unit | None = None
+        self._began_here: int | None = None
+        self._started_at = 0.0
+        self._cancel_told_at = 0.0
+
+    @property
+    def _bus(self) -> Bus:
+        return self._crew.bus
+
+    def wake(self) -> None:
+        """Have it look again."""
+        self._wake.set()
+
+    async def keep(self, stop: asyncio.Event) -> None:
+        """Until the worker has ended and nothing is left of it, or `stop`."""
+        with structlog.contextvars.bound_contextvars(worker=self.name):
+            while not stop.is_set():
+                self._wake.clear()
+                try:
+                    if await self._look():
+                        return
+                except (EngineUnavailable, BusUnavailable, Conflict, TimeoutError) as error:
+                    log.warning("keeper.postponed", error=str(error) or type(error).__name__)
+                except JetcrewError as error:
+                    log.error("keeper.failed", error=str(error))
+                except Exception:
+                    log.exception("keeper.failed")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._around.settings.tick):
+                        await self._wake.wait()
+
+    async def _look(self) -> bool:
+        """Take the step that is due; True when there will never be another one."""
+        held = await self._crew.workers.get(self.name)
+        if held is None:
+            return True
+        record = held.value
+        match record.state:
+            case "building":
+                await self._build(record)
+            case "starting":
+                await self._start(record)
+            case "ready" | "busy" | "paused" | "lost":
+                await self._tend(record)
+            case "stopping":
+                await self._end(record)
+            case "failed":
+                return await self._clear_away(record)
+            case "stopped":
+                return True
+        return False
+
+    # -- the beginning ----------------------------------------------------------------------------
+
+    async def _build(self, record: WorkerRecord) -> None:
+        """Ensure the image; a delete that comes meanwhile does not wait for it."""
+        building = asyncio.get_running_loop().create_task(self._ensured(record))
+        try:
+            while not building.done():
+                waking = asyncio.get_running_loop().create_task(self._wake.wait())
+                await asyncio.wait({building, waking}, return_when="FIRST_COMPLETED")
+                waking.cancel()
+                self._wake.clear()
+                if building.done():
+                    break
+                held = await self._crew.workers.get(self.name)
+                if held is None or held.value.state != "building":
+                    self.wake()
+                    return
+        finally:
+            building.cancel()
+            with contextlib.suppress(asyncio.CancelledError, JetcrewError):
+                await building
+        error = building.exception()
+        if isinstance(error, EngineUnavailable | BusUnavailable):
+            raise error
+        if error is not None:
+            await self._fail(f"its image could not be made: {error}")
+            return
+        image = building.result()
+        await self._move("starting", image=image)
+        self.wake()
+
+    async def _ensured(self, record: WorkerRecord) -> str | None:
+        return await self._around.ensure_image(record)
+
+    async def _start(self, record: WorkerRecord) -> None:
+        """Start its unit, once per look at this state by this process; then wait for its `ready`."""
+        runtime = self._runtime(record)
+        if self._began_here == record.restarts:
+            await self._await_ready(record, runtime)
+            return
+        await runtime.remove(
+            self.name, keep_volumes=True
+        )  # of an earlier start that did not get far
+        await self._around.open_bus(record)
+        await self._bus.purge("JC_RUN", self._bus.subjects.run(self.name))
+        await apply_consumer(self._bus, self._bus.topology.run_consumer(self.name))
+        if record.user_key is not None:
+            await self._around.credentials.revoke(record.user_key)
+        user_key, creds, ctl = await self._around.credentials.issue(record)
+        changed = await self._crew.workers.change(
+            self.name, lambda r: replace(r, user_key=user_key) if r.state == "starting" else None
+        )
+        if changed is None:
+            return
+        self._around.last_beat.pop(self.name, None)
+        self._started_at = time.monotonic()
+        self._began_here = record.restarts
+        try:
+            spec = await self._spec(record, runtime, creds, ctl)
+            self._unit = await runtime.start(spec)
+        except (EngineRefused, InvalidMessage, NotThere) as error:
+            await self._fail(f"it could not be started: {error}")
+            return
+        unit = self._unit.id
+        await self._crew.workers.change(
+            self.name, lambda r: replace(r, unit=unit) if r.state in {"starting", "ready"} else None
+        )
+        log.info("unit.started", unit=unit, took=round(time.monotonic() - self._started_at, 3))
+
+    async def _spec(self, record: WorkerRecord, runtime: Runtime, creds: str, ctl: str) -> UnitSpec:
+        spec, settings = record.spec, self._around.settings
+        layout = runtime.layout(self.name, spec.agent)
+        boot = Boot(
+            worker=self.name,
+            incarnation=record.incarnation,
+            bus=layout.bus,
+            ctl_nonce=ctl,
+            agent_file=layout.agent_file,
+            workspace=layout.workspace,
+            home=layout.home,
+            path=layout.path,
+            instructions=spec.instructions,
+            env=spec.env,
+            secrets=spec.secrets,
+            output_bytes=spec.limits.output_mb << 20,
+            bus_grace=settings.bus_grace,
+            prefix=settings.prefix,
+        )
+        files = {"boot.json": encode(boot), "worker.creds": creds.encode()}
+        for name in spec.secrets:
+            value = await self._around.credentials.secret(self.name, name)
+            if value is None:
+                raise NotThere(f'the secret "{name}" is gone')
+            files[f"secrets/{name}"] = value.encode()
+        return UnitSpec(
+            worker=self.name,
+            incarnation=record.incarnation,
+            agent=spec.agent,
+            image=record.image,
+            limits=spec.limits,
+            files=files,
+            capabilities=tuple(spec.capabilities),
+            network=spec.network,
+        )
+
+    async def _await_ready(self, record: WorkerRecord, runtime: Runtime) -> None:
+        unit = await self._find(runtime)
+        if unit is None or unit.state == "exited":
+            await self._ended_unit(record, unit)
+        elif time.monotonic() - self._started_at > self._around.settings.boot_timeout:
+            tail = (await runtime.logs(self.name, 5)).strip().replace("\n", " | ")
+            await self._fail(
+                f"not ready within {self._around.settings.boot_timeout:g} s: {tail[-500:]}"
+            )
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def _tend(self, record: WorkerRecord) -> None:
+        runtime = self._runtime(record)
+        unit = await self._find(runtime)
+        if unit is None or unit.state == "exited":
+            await self._ended_unit(record, unit)
+            return
+        await self._around.open_bus(record)
+        if record.state == "ready" and record.desired == "paused":
+            await self._pause(record, runtime)
+        elif record.state == "paused":
+            if record.desired == "running" or await self._crew.waiting(self.name) is not None:
+                await runtime.resume(self.name)
+                self._around.last_beat[self.name] = time.monotonic()
+                await self._move("ready", desired="running")
+                self.wake()
+            elif unit.state == "running":
+                await runtime.pause(self.name)
+        elif record.state == "ready":
+            await self._dispatch(record)
+        elif record.state == "busy" and record.task is not None:
+            await self._watch_task(record, record.task, runtime)
+        if record.state in {"ready", "busy"}:
+            await self._listen(runtime)
+
+    async def _pause(self, record: WorkerRecord, runtime: Runtime) -> None:
+        if await self._crew.waiting(self.name) is not None:
+            return  # a task is on its way
+        if await self._move("paused") is not None:
+            await runtime.pause(self.name)
+            log.info("unit.paused", unit=record.unit)
+
+    async def _dispatch(self, record: WorkerRecord) -> None:
+        """Give the longest waiting prompt to the wrapper; the broker itself refuses a second one."""
+        stored = await self._crew.waiting(self.name)
+        if stored is None:
+            return
+        task = task_at(stored)
+        held = await self._crew.tasks.get(task)
+        if held is None:
+            return  # not taken in yet; the intake wakes us
+        if held.value.state != "queued" or held.value.door_seq != stored.seq:
+            await self._bus.delete_message(
+                "JC_TASK", stored.seq
+            )  # left by one that died in between
+            self.wake()
+            return
+        body = decode(stored.data, SubmitTask)
+        assignment = Assignment(
+            task=task,
+            attempt=held.value.attempt,
+            nonce=nonce(),
+            prompt=body.prompt,
+            timeout=body.timeout,
+            agent_session=await self._crew.session(held.value),
+            context=body.context,
+        )
+        name = f"{task}:{held.value.attempt}:{assignment.nonce}"
+        try:
+            await self._bus.publish(
+                self._bus.subjects.run(self.name), assignment, id=name, headers={CAUSE: task}
+            )
+        except QueueFull:
+            await self._withdraw_stale()
+        else:
+            log.info("task.assigned", task=task, attempt=held.value.attempt)
+
+    async def _withdraw_stale(self) -> None:
+        """An assignment that nobody asks to start was lost on its way, as when the server is killed while
+        it delivers: take it back, so that it is given anew."""
+        opened = await self._bus.last("JC_RUN", self._bus.subjects.run(self.name))
+        if opened is not None and (self._crew.clock() - opened.at).total_seconds() > STALE:
+            log.warning("assignment.stale", id=opened.headers.get(MSG_ID))
+            await self._bus.delete_message("JC_RUN", opened.seq)
+            self.wake()
+
+    async def _watch_task(self, record: WorkerRecord, task: TaskId, runtime: Runtime) -> None:
+        """See to it that the task ends: cancelled or overdue, and its wrapper does nothing about it."""
+        held = await self._crew.tasks.get(task)
+        if held is None or held.value.ended:
+            await self._crew.workers.change(
+                self.name, lambda w: moves.free(w, task, self._crew.clock())
+            )
+            self.wake()
+            return
+        work = held.value
+        assert work.deadline_at is not None
+        overdue = (self._crew.clock() - work.deadline_at).total_seconds()
+        if work.cancelling is None and overdue < self._around.settings.deadline_grace:
+            self._cancel_told_at = 0.0
+            return
+        timed_out = work.cancelling is None
+        reason = work.cancelling or "deadline"
+        if not self._cancel_told_at:
+            self._cancel_told_at = time.monotonic()
+        await self._around.commands.tell_cancel(
+            self.name, task, work.attempt, reason, timed_out=timed_out
+        )
+        if time.monotonic() - self._cancel_told_at > self._around.settings.deadline_grace:
+            log.warning("unit.unresponsive", task=task)
+            await runtime.stop(self.name, 0.0)
+            state: TaskState = "timed-out" if timed_out else "cancelled"
+            detail = "its wrapper did not end it; the worker was killed"
+            await self._crew.end(task, state, TaskEnd(reason=reason, detail=detail))
+            self.wake()
+
+    async def _listen(self, runtime: Runtime) -> None:
+        """A wrapper that is silent while the bus is up hangs, and takes its task with it."""
+        if not self._bus.connected:
+            self._around.last_beat[self.name] = time.monotonic()
+            return
+        silent = time.monotonic() - self._around.last_beat.setdefault(self.name, time.monotonic())
+        if silent > self._around.settings.silence:
+            log.warning("unit.silent", seconds=round(silent))
+            await runtime.stop(self.name, 0.0)
+            self.wake()
+
+    # -- ends -------------------------------------------------------------------------------------
+
+    async def _ended_unit(self, record: WorkerRecord, unit: Unit | None) -> None:
+        """Its unit is gone and was not told to go: end its task, then replace it or give it up."""
+        ended = (unit.exit if unit else None) or Exit(reason="unknown")
+        log.warning("unit.ended", reason=ended.reason, code=ended.code, state=record.state)
+        if record.state == "busy" and record.task is not None:
+            end = TaskEnd(
+                reason=ended.reason,
+                detail=f"its worker ended ({ended.reason}) before the task did",
+                exit_code=ended.code,
+                signal=ended.signal,
+            )
+            await self._crew.end(record.task, "failed", end)
+        if record.restarts >= self._around.settings.max_restarts:
+            tail = ended.log_tail.strip().replace("\n", " | ")[-500:]
+            await self._fail(f"its unit ended {record.restarts + 1} times: {ended.reason}; {tail}")
+            return
+        await self._move("starting", reason=ended.reason, task=None, restarts=record.restarts + 1)
+        self.wake()
+
+    async def _fail(self, reason: str) -> None:
+        log.error("worker.failed", reason=reason)
+        await self._move("failed", reason=reason)
+        self.wake()
+
+    async def _clear_away(self, record: WorkerRecord) -> bool:
+        """What a failed worker leaves: its unit, its task, its queue. Its workspace stays."""
+        await self._release(record, "its worker failed", keep_volumes=True)
+        await self._crew.workers.change(
+            self.name, lambda r: replace(r, user_key=None) if r.state == "failed" else None
+        )
+        return True
+
+    async def _end(self, record: WorkerRecord) -> None:
+        """Stop the unit, so that its wrapper may still tell the task's end; then fence, then remove."""
+        if record.runtime is not None:
+            await self._runtime(record).stop(self.name, self._around.settings.stop_grace)
+        await self._release(record, "its worker was deleted", keep_volumes=record.keep_workspace)
+        await self._around.credentials.forget(self.name)
+        if not record.keep_workspace:
+            await self._crew.forget_sessions(self.name)
+        await self._move("stopped", task=None)
+        self.wake()
+
+    async def _release(self, record: WorkerRecord, why: str, *, keep_volumes: bool) -> None:
+        if record.user_key is not None:
+            await self._around.credentials.revoke(record.user_key)
+        state: TaskState = "cancelled" if record.state == "stopping" else "failed"
+        if record.task is not None:
+            reason = "worker-deleted" if state == "cancelled" else "worker-failed"
+            await self._crew.end(record.task, state, TaskEnd(reason=reason, detail=why))
+        await self._crew.refuse_waiting(self.name, why)
+        if record.runtime is not None:
+            await self._runtime(record).remove(self.name, keep_volumes=keep_volumes)
+        await self._around.close_bus(self.name)
+        await remove_consumer(self._bus, self._bus.topology.run_consumer(self.name))
+        await self._bus.purge("JC_RUN", self._bus.subjects.run(self.name))
+
+    # -- small things -----------------------------------------------------------------------------
+
+    def _runtime(self, record: WorkerRecord) -> Runtime:
+        assert record.runtime is not None
+        return self._around.runtimes[record.runtime]
+
+    async def _find(self, runtime: Runtime) -> Unit | None:
+        units = [unit for unit in await runtime.list() if unit.worker == self.name]
+        self._unit = units[0] if units else None
+        return self._unit
+
+    async def _move(self, state: WorkerState, **changes: Any) -> WorkerRecord | None:
+        at = self._crew.clock()
+        return await self._crew.workers.change(
+            self.name, lambda record: moves.worker(record, state, at, **changes)
+        )

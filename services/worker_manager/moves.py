@@ -1,0 +1,239 @@
+"""The moves of records: pure functions from a record to the next one, with the event that tells of it.
+
+A move that the state machine does not allow gives None: somebody else was faster, or it makes no sense
+any more. Ids of events come from the record's place in its chain of events, so the same move made twice
+has one event.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from contracts.events import (
+    TASK_ENDINGS,
+    Event,
+    Owed,
+    TaskCancelling,
+    TaskEnd,
+    TaskEvent,
+    TaskProgressed,
+    TaskQueued,
+    TaskRefused,
+    TaskSessionSeen,
+    TaskStarted,
+    TaskState,
+    WorkerBecameReady,
+    WorkerBuilding,
+    WorkerBusy,
+    WorkerEvent,
+    WorkerFailed,
+    WorkerLost,
+    WorkerPaused,
+    WorkerQueued,
+    WorkerRequested,
+    WorkerStarting,
+    WorkerState,
+    WorkerStopped,
+    WorkerStopping,
+)
+from contracts.ids import CommandId, TaskId, WorkerId
+from contracts.reports import Finished
+from contracts.task import PROMPT_HEAD, TASK_TRANSITIONS, SubmitTask, TaskRecord
+from contracts.worker import WORKER_TRANSITIONS, CreateWorker, WorkerRecord
+
+R = TypeVar("R", WorkerRecord, TaskRecord)
+
+_WORKER_EVENTS: dict[WorkerState, type[WorkerEvent]] = {
+    "requested": WorkerRequested,
+    "queued": WorkerQueued,
+    "building": WorkerBuilding,
+    "starting": WorkerStarting,
+    "ready": WorkerBecameReady,
+    "busy": WorkerBusy,
+    "paused": WorkerPaused,
+    "lost": WorkerLost,
+    "stopping": WorkerStopping,
+    "stopped": WorkerStopped,
+    "failed": WorkerFailed,
+}
+
+# -- workers ------------------------------------------------------------------------------------
+
+
+def requested(
+    spec: CreateWorker, at: datetime, *, made_by: CommandId, before: WorkerRecord | None = None
+) -> WorkerRecord:
+    """The record of a worker that was just asked for; `before` bore the name and has ended."""
+    record = WorkerRecord(
+        name=WorkerId(spec.name),
+        state="requested",
+        desired="running",
+        spec=spec,
+        requested_at=at,
+        changed_at=at,
+        made_by=made_by,
+        incarnation=before.incarnation + 1 if before else 1,
+        evt_seq=before.evt_seq if before else 0,
+    )
+    event = WorkerRequested(
+        at=at, worker=record.name, incarnation=record.incarnation, agent=spec.agent
+    )
+    return _owing(record, f"w:{record.name}:{record.incarnation}", event)
+
+
+def worker(
+    record: WorkerRecord,
+    state: WorkerState,
+    at: datetime,
+    *,
+    reason: str | None = None,
+    **changes: Any,
+) -> WorkerRecord | None:
+    """The worker in its next state; `changes` are further fields of the record."""
+    if state not in WORKER_TRANSITIONS[record.state]:
+        return None
+    new = replace(record, state=state, changed_at=at, reason=reason, **changes)
+    more: dict[str, Any] = {"task": new.task} if state == "busy" else {}
+    event = _WORKER_EVENTS[state](
+        at=at,
+        worker=new.name,
+        incarnation=new.incarnation,
+        reason=reason,
+        node=new.node,
+        **more,
+    )
+    return _owing(new, f"w:{new.name}:{new.incarnation}", event)
+
+
+def busy(record: WorkerRecord, task: TaskId, at: datetime) -> WorkerRecord | None:
+    """The worker with a task in flight."""
+    return worker(record, "busy", at, task=task, restarts=0)
+
+
+def free(record: WorkerRecord, task: TaskId, at: datetime) -> WorkerRecord | None:
+    """The worker after the end of this task; None when it is not on it."""
+    if record.state != "busy" or record.task != task:
+        return None
+    return worker(record, "ready", at, task=None)
+
+
+# -- tasks --------------------------------------------------------------------------------------
+
+
+def queued(
+    task: TaskId, to: WorkerId, body: SubmitTask, at: datetime, *, door_seq: int, actor: str | None
+) -> TaskRecord:
+    """The record of a prompt that was taken."""
+    record = TaskRecord(
+        id=task,
+        worker=to,
+        state="queued",
+        submitted_at=at,
+        changed_at=at,
+        timeout=body.timeout,
+        session=body.session,
+        prompt_head=body.prompt[:PROMPT_HEAD],
+        prompt_bytes=len(body.prompt.encode()),
+        max_attempts=body.max_attempts,
+        context=body.context,
+        door_seq=door_seq,
+        actor=actor,
+    )
+    return _told(record, TaskQueued(at=at, worker=to, task=task))
+
+
+def refused(
+    task: TaskId, to: WorkerId, at: datetime, reason: str, *, field: str | None, door_seq: int
+) -> TaskRecord:
+    """The record of a prompt that was not taken; it never ran."""
+    record = TaskRecord(
+        id=task,
+        worker=to,
+        state="failed",
+        submitted_at=at,
+        changed_at=at,
+        ended_at=at,
+        door_seq=door_seq,
+        end=TaskEnd(reason="refused", detail=reason, told_by="manager"),
+    )
+    return _told(record, TaskRefused(at=at, worker=to, task=task, reason=reason, field=field))
+
+
+def started(record: TaskRecord, attempt: int, run: str, at: datetime) -> TaskRecord | None:
+    """The task running, as `run`."""
+    if record.state != "queued" or record.attempt != attempt or record.cancelling is not None:
+        return None
+    deadline = at + timedelta(seconds=record.timeout)
+    new = replace(
+        record, state="running", run=run, changed_at=at, started_at=at, deadline_at=deadline
+    )
+    return _told(
+        new,
+        TaskStarted(
+            at=at, worker=new.worker, task=new.id, attempt=new.attempt, deadline_at=deadline
+        ),
+    )
+
+
+def progressed(record: TaskRecord, kind: str, text: str, at: datetime) -> TaskRecord | None:
+    """The task with one more thing told of it."""
+    if record.state != "running":
+        return None
+    return _told(record, TaskProgressed(at=at, kind=kind, text=text, **_ids(record)))
+
+
+def session_seen(
+    record: TaskRecord, agent_session: str, fresh: bool, at: datetime
+) -> TaskRecord | None:
+    """The task with its conversation's id."""
+    if record.state != "running" or record.agent_session == agent_session:
+        return None
+    new = replace(record, agent_session=agent_session, changed_at=at)
+    return _told(
+        new, TaskSessionSeen(at=at, agent_session=agent_session, fresh=fresh, **_ids(record))
+    )
+
+
+def cancelling(record: TaskRecord, reason: str, at: datetime) -> TaskRecord | None:
+    """The running task, once its end was asked for."""
+    if record.state != "running" or record.cancelling is not None:
+        return None
+    new = replace(record, cancelling=reason or "cancelled", changed_at=at)
+    return _told(new, TaskCancelling(at=at, reason=reason, **_ids(record)))
+
+
+def ended(record: TaskRecord, state: TaskState, end: TaskEnd, at: datetime) -> TaskRecord | None:
+    """The task after its one end."""
+    if state not in TASK_TRANSITIONS[record.state]:
+        return None
+    if end.agent_session is None and record.agent_session is not None:
+        end = replace(end, agent_session=record.agent_session)
+    new = replace(record, state=state, changed_at=at, ended_at=at, end=end)
+    return _told(new, TASK_ENDINGS[state](at=at, end=end, **_ids(record)))
+
+
+def finished(record: TaskRecord, report: Finished, at: datetime) -> TaskRecord | None:
+    """The task after its wrapper's last report; None when the report is not of the run that was started."""
+    if not reported_by_its_run(record, report.attempt, report.run):
+        return None
+    end = replace(report.end, told_by="wrapper")
+    return ended(record, report.state, end, at)
+
+
+def reported_by_its_run(record: TaskRecord, attempt: int, run: str) -> bool:
+    """Whether a report comes from the run that was told to start."""
+    return record.state == "running" and record.attempt == attempt and record.run == run
+
+
+def _ids(record: TaskRecord) -> dict[str, Any]:
+    return {"worker": record.worker, "task": record.id, "attempt": record.attempt}
+
+
+def _told(record: TaskRecord, event: TaskEvent) -> TaskRecord:
+    return _owing(record, f"t:{record.id}:{record.attempt}", event)
+
+
+def _owing(record: R, prefix: str, event: Event) -> R:
+    kind = str(event.__struct_config__.tag).partition(".")[2]
+    return replace(record, owed=[Owed(id=f"{prefix}:{record.evt_seq}:{kind}", event=event)])

@@ -36,7 +36,8 @@ class Crew:
         self.name = crew or f"test-{secrets.token_hex(4)}"
         self.workers = workers
         self.image = stand_in_image()
-        self.runtime = DockerRuntime(Engine(host), crew=self.name, node="here", workers=workers)
+        self.engine = Engine(host)
+        self.runtime = DockerRuntime(self.engine, crew=self.name, node="here", workers=workers)
 
     def spec(
         self,
@@ -55,6 +56,12 @@ class Crew:
             worker=worker, incarnation=incarnation, agent="shell", image=self.image, files=files, network=network,
             limits=Limits(memory_mb=128, cpus=1, pids=64),
         )  # fmt: skip
+
+    async def __aenter__(self) -> "Crew":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.engine.close()
 
     async def only(self) -> Unit:
         [unit] = await self.runtime.list()
@@ -89,8 +96,8 @@ class Crew:
 async def crew(tmp_path: Path) -> AsyncIterator[Crew]:
     """Whatever carries its label is removed afterwards."""
     need_engine()
-    crew = Crew(tmp_path)
-    yield crew
+    async with Crew(tmp_path) as crew:
+        yield crew
     await asyncio.to_thread(remove_everything_of, crew.name)
 
 
@@ -183,8 +190,8 @@ async def test_a_second_start_adopts_the_container_and_leaves_its_files_alone(cr
     first = await crew.runtime.start(crew.spec())
     crew.inside("echo renewed >/run/cred/worker.creds")
 
-    next_manager = Crew(crew.workers, crew=crew.name)
-    again = await next_manager.runtime.start(crew.spec())
+    async with Crew(crew.workers, crew=crew.name) as next_manager:
+        again = await next_manager.runtime.start(crew.spec())
 
     assert again == first
     assert again.state == "running"
@@ -255,33 +262,34 @@ async def test_ends_are_told_apart(
 async def test_an_end_during_an_outage_of_the_engine_is_told_of_after_it(
     crew: Crew, tmp_path: Path
 ) -> None:
-    async with proxied_engine(tmp_path) as proxy:
-        remote = Crew(crew.workers, host=proxy.host, crew=crew.name)
-        await remote.runtime.start(crew.spec(worker="early"))
-        await remote.runtime.start(crew.spec(worker="late"))
-        stop = asyncio.Event()
-        told: list[str] = []
+    stop = asyncio.Event()
+    told: list[str] = []
 
-        async def watch() -> None:
-            async for unit in remote.runtime.exits(stop):
-                told.append(unit.worker)  # noqa: PERF401  # as each comes
+    async def watch(runtime: DockerRuntime) -> None:
+        async for unit in runtime.exits(stop):
+            told.append(unit.worker)  # noqa: PERF401  # as each comes
 
-        async with asyncio.timeout(90), asyncio.TaskGroup() as group:
-            group.create_task(watch())
+    async def early_is_told() -> bool:
+        # Again and again, for nothing says when the stream is open.
+        await crew.runtime.start(crew.spec("exit 1", worker="early"))
+        return "early" in told
 
-            async def early_is_told() -> bool:
-                # Again and again, for nothing says when the stream is open.
-                await crew.runtime.start(crew.spec("exit 1", worker="early"))
-                return "early" in told
-
-            await eventually(early_is_told, True, within=60)
-            await proxy.cut()
-            with pytest.raises(EngineUnavailable):
-                await remote.runtime.list()
-            await crew.runtime.stop("late", grace=0)
-            await proxy.heal()
-            await eventually(lambda: "late" in told, True)
-            stop.set()
+    await crew.runtime.start(crew.spec(worker="late"))
+    async with (
+        proxied_engine(tmp_path) as proxy,
+        Crew(crew.workers, host=proxy.host, crew=crew.name) as remote,
+        asyncio.timeout(120),
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(watch(remote.runtime))
+        await eventually(early_is_told, True, within=60)
+        await proxy.cut()
+        with pytest.raises(EngineUnavailable):
+            await remote.runtime.list()
+        await crew.runtime.stop("late", grace=0)
+        await proxy.heal()
+        await eventually(lambda: "late" in told, True)
+        stop.set()
 
 
 async def test_stop_lets_the_wrapper_end_by_itself_and_kills_it_when_it_does_not(
@@ -385,10 +393,9 @@ async def test_a_worker_without_a_network_reaches_the_bus_through_its_socket(cre
 
 async def test_another_node_and_another_crew_on_the_same_engine_are_not_listed(crew: Crew) -> None:
     await crew.runtime.start(crew.spec())
-    engine = Engine()
 
-    other_node = DockerRuntime(engine, crew=crew.name, node="there", workers=crew.workers)
-    other_crew = DockerRuntime(engine, crew="test-other", node="here", workers=crew.workers)
+    other_node = DockerRuntime(crew.engine, crew=crew.name, node="there", workers=crew.workers)
+    other_crew = DockerRuntime(crew.engine, crew="test-other", node="here", workers=crew.workers)
 
     assert await other_node.list() == []
     assert await other_crew.list() == []

@@ -29,7 +29,8 @@ _END = object()
 
 
 class Engine:
-    """One engine. Connects at the first call, and again by itself after the engine was away.
+    """One engine, as an async context. Connects at the first call, and again by itself after the engine
+    was away.
 
     `host` as in DOCKER_HOST; None takes what the environment says.
     """
@@ -40,6 +41,12 @@ class Engine:
         self._client: docker.DockerClient | None = None
         self._lock = threading.Lock()
         self._slots = asyncio.Semaphore(CALLS)
+
+    async def __aenter__(self) -> "Engine":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
 
     async def call(self, work: Callable[[docker.DockerClient], T]) -> T:
         """Run `work` with the client in a thread. A cancelled caller leaves it running there.
@@ -100,7 +107,7 @@ class Engine:
                     yield value
         finally:
             closed.set()
-            threading.Thread(target=_close, args=(answer,), daemon=True).start()
+            _close(answer)
 
     async def ping(self) -> None:
         """Raises EngineUnavailable unless the engine answers."""
@@ -170,6 +177,8 @@ def _raised(error: Exception) -> Any:
 
 
 def _close(answer: Any) -> None:
+    """Shuts the socket under an event stream, so that its thread ends. A build's answer cannot be closed
+    while its thread reads; that thread drops it at the next line."""
     with contextlib.suppress(Exception):
         answer.close()
 

@@ -7,6 +7,7 @@ Exit codes: 0 drained · 1 a bug · 2 wrong or missing boot files · 3 the agent
 import argparse
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -48,8 +49,12 @@ def main() -> int:
     except (ConfigurationInvalid, BusClosed, BusUnavailable, Denied, BaseExceptionGroup) as error:
         cause = _cause(error)
         code = _code(cause)
-        log.error(
-            "worker.failed", kind=type(cause).__name__, error=str(cause), exc_info=code == BUG
+        log.log(
+            logging.ERROR,
+            "worker.failed",
+            kind=type(cause).__name__,
+            error=str(cause),
+            exc_info=code == BUG,
         )
         return code
 

@@ -58,6 +58,11 @@ class Subjects:
         """An agent's output as it comes."""
         return f"{self.prefix}.out.{worker}.{task}"
 
+    def live_output(self, worker: str, task: str) -> str:
+        """The same once more, when it is stored: a server passes on to other accounts only what did not
+        come from one. Operators and readers see it under its first name."""
+        return f"{self.prefix}.live.{worker}.{task}"
+
     def heartbeat(self, worker: WorkerId) -> str:
         """Plain message, not stored."""
         return f"{self.prefix}.hb.{worker}"
@@ -127,6 +132,8 @@ class Stream:
     deny_purge: bool = False
     persist_async: bool = False
     """Acknowledge before the disk has it: for bulk that may be lost with the power (R1 only)."""
+    republish_to: str | None = None
+    """Where its messages appear once more when they are stored; the tail of its one subject is kept."""
     numbered_by: str | None = None
     """Bucket whose keys, or stream whose subjects, hold ids made of this stream's sequences; a stream made
     anew starts above the highest of them."""
@@ -201,7 +208,7 @@ class Topology:
             ),
             Stream(
                 name="JC_OUT", subjects=(f"{p}.out.>",), max_bytes=2 * GIB, max_age=3 * DAY,
-                persist_async=True,
+                persist_async=True, republish_to=f"{p}.live.>",
             ),
             Stream(
                 name="JC_RES", subjects=(f"{p}.res.*",), max_bytes=256 * MIB, max_age=7 * DAY,

@@ -67,6 +67,8 @@ def stream_config(stream: Stream, topology: Topology) -> dict[str, Any]:
     }
     if stream.persist_async and topology.replicas == 1:
         config["persist_mode"] = "async"
+    if stream.republish_to is not None:
+        config["republish"] = {"src": stream.subjects[0], "dest": stream.republish_to}
     return config
 
 

@@ -6,10 +6,11 @@ Whoever dies in between leaves a record that says what it owes; whoever reads it
 transition has exactly one event, in order, whether the deduplication window is over or not.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
-import structlog
 from msgspec.structs import replace
 
 from contracts.bus.kv import Bucket
@@ -19,8 +20,6 @@ from contracts.events import Owed
 
 if TYPE_CHECKING:
     from contracts.bus.connection import Bus
-
-log = structlog.get_logger(__name__)
 
 EVENTS = "JC_EVT"
 TRIES = 50
@@ -63,22 +62,27 @@ class Records(Generic[R]):
         self.bucket = bucket
         self._chain = chain
         self._after = after
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, key: str) -> Held[R] | None:
         """The record, its debts paid."""
         held = await self.bucket.get(key)
-        return await self.settle(key, held) if held is not None else None
+        if held is None or not held.value.owed:
+            return held
+        async with self._alone(key):
+            return await self._current(key)
 
     async def create(self, key: str, record: R, *, over: int | None = None) -> R | None:
         """Make a record, or replace the finished one of revision `over`. None when somebody was faster."""
-        try:
-            if over is None:
-                revision = await self.bucket.create(key, record)
-            else:
-                revision = await self.bucket.update(key, record, over)
-        except Conflict:
-            return None
-        return (await self.settle(key, Held(record, revision))).value
+        async with self._alone(key):
+            try:
+                if over is None:
+                    revision = await self.bucket.create(key, record)
+                else:
+                    revision = await self.bucket.update(key, record, over)
+            except Conflict:
+                return None
+            return (await self._settle(key, Held(record, revision))).value
 
     async def change(self, key: str, step: Step[R]) -> R | None:
         """Apply `step` to the record as it is now and publish what the new one owes.
@@ -89,24 +93,41 @@ class Records(Generic[R]):
         Returns:
             The new record, or None when there is none, or `step` wants no change.
         """
-        for _ in range(TRIES):
-            held = await self.get(key)
-            if held is None:
-                return None
-            new = step(held.value)
-            if new is None:
-                return None
-            try:
-                revision = await self.bucket.update(key, new, held.revision)
-            except Conflict:
-                continue
-            return (await self.settle(key, Held(new, revision))).value
+        async with self._alone(key):
+            for _ in range(TRIES):
+                held = await self._current(key)
+                if held is None:
+                    return None
+                new = step(held.value)
+                if new is None:
+                    return None
+                try:
+                    revision = await self.bucket.update(key, new, held.revision)
+                except Conflict:
+                    continue
+                return (await self._settle(key, Held(new, revision))).value
         raise Conflict(
             f"{self.bucket.name}/{key} changed {TRIES} times while it was to be changed once"
         )
 
-    async def settle(self, key: str, held: Held[R]) -> Held[R]:
-        """Publish what a record owes and strike it off; whoever finds something owed does this."""
+    async def settle_these(self, records: Iterable[tuple[str, Held[R]]]) -> int:
+        """Pay what these records owe, as after a start or after somebody died. How many owed something."""
+        owing = [key for key, held in records if held.value.owed]
+        for key in owing:
+            await self.get(key)
+        return len(owing)
+
+    def _alone(self, key: str) -> asyncio.Lock:
+        # Two of this process would publish the same event twice: the stream keeps one, but who listens
+        # live hears both.
+        return self._locks.setdefault(key, asyncio.Lock())
+
+    async def _current(self, key: str) -> Held[R] | None:
+        held = await self.bucket.get(key)
+        return await self._settle(key, held) if held is not None else None
+
+    async def _settle(self, key: str, held: Held[R]) -> Held[R]:
+        """Publish what a record owes and strike it off."""
         for _ in range(TRIES):
             if not held.value.owed:
                 return held
@@ -163,15 +184,3 @@ class Records(Generic[R]):
             if stored.headers.get(MSG_ID) == owed.id:
                 return stored.seq
         return None
-
-    async def settle_all(self) -> int:
-        """Pay what any record owes: at the start, and after somebody died. How many there were."""
-        return await self.settle_these((await self.bucket.list()).items())
-
-    async def settle_these(self, records: Iterable[tuple[str, Held[R]]]) -> int:
-        """As `settle_all`, for records already read."""
-        owing = [(key, held) for key, held in records if held.value.owed]
-        for key, held in owing:
-            log.info("events.owed", bucket=self.bucket.name, key=key, count=len(held.value.owed))
-            await self.settle(key, held)
-        return len(owing)

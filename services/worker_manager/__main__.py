@@ -26,13 +26,13 @@ from services.worker_manager.forwarder import Forwarders
 from services.worker_manager.images.build import Images
 from services.worker_manager.images.told import ImagesTold, image_id
 from services.worker_manager.intake import Intake
-from services.worker_manager.keeper import Surroundings
 from services.worker_manager.node import Node, Watch
 from services.worker_manager.runtimes import Runtime
 from services.worker_manager.runtimes.docker import DockerRuntime
 from services.worker_manager.runtimes.engine import Engine
 from services.worker_manager.runtimes.process import ProcessRuntime
 from services.worker_manager.settings import ManagerSettings
+from services.worker_manager.surroundings import Surroundings
 from services.worker_manager.testimony import Testimony
 
 log = structlog.get_logger()
@@ -50,7 +50,9 @@ def main() -> int:
     try:
         asyncio.run(run(settings))
     except JetcrewError as error:
-        log.error("manager.ended", error=str(error), kind=type(error).__name__)
+        log.error(  # noqa: TRY400  # the sentence is the message; a traceback would bury it
+            "manager.ended", error=str(error), kind=type(error).__name__
+        )
         return 3
     return 0
 

@@ -7,16 +7,12 @@ for any reason or none, and may die between any two lines: the next look finds w
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from msgspec.structs import replace
 
-from contracts.asks import Assignment, Boot
-from contracts.bus import CAUSE, MSG_ID, Bus, apply_consumer, remove_consumer
-from contracts.codec import decode, encode
+from contracts.bus import Bus, apply_consumer, remove_consumer
 from contracts.errors import (
     BusUnavailable,
     Conflict,
@@ -25,41 +21,16 @@ from contracts.errors import (
     InvalidMessage,
     JetcrewError,
     NotThere,
-    QueueFull,
 )
 from contracts.events import TaskEnd, TaskState, WorkerState
-from contracts.ids import TaskId, WorkerId, nonce
-from contracts.task import SubmitTask
+from contracts.ids import TaskId, WorkerId
 from contracts.worker import WorkerRecord
 from services.worker_manager import moves
-from services.worker_manager.commands import Commands
-from services.worker_manager.credentials import Credentials
-from services.worker_manager.crew import Crew, task_at
-from services.worker_manager.runtimes import Exit, Runtime, Unit, UnitSpec
-from services.worker_manager.settings import ManagerSettings
+from services.worker_manager.dispatch import dispatch
+from services.worker_manager.runtimes import Exit, Runtime, Unit
+from services.worker_manager.surroundings import Surroundings, unit_spec
 
 log = structlog.get_logger()
-
-STALE = 10.0
-"""Seconds that a wrapper which is ready may take to ask about the assignment it was given."""
-
-EnsureImage = Callable[[WorkerRecord], Awaitable[str | None]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What all keepers of a node share."""
-
-    crew: Crew
-    credentials: Credentials
-    commands: Commands
-    settings: ManagerSettings
-    runtimes: dict[str, Runtime]
-    ensure_image: EnsureImage
-    open_bus: Callable[[WorkerRecord], Awaitable[None]]
-    """Makes the worker's way to the bus, where its runtime needs one."""
-    close_bus: Callable[[WorkerId], Awaitable[None]]
-    last_beat: dict[WorkerId, float]
 
 
 class Keeper:
@@ -93,8 +64,6 @@ class Keeper:
                         return
                 except (EngineUnavailable, BusUnavailable, Conflict, TimeoutError) as error:
                     log.warning("keeper.postponed", error=str(error) or type(error).__name__)
-                except JetcrewError as error:
-                    log.error("keeper.failed", error=str(error))
                 except Exception:
                     log.exception("keeper.failed")
                 with contextlib.suppress(TimeoutError):
@@ -180,7 +149,7 @@ class Keeper:
         self._started_at = time.monotonic()
         self._began_here = record.restarts
         try:
-            spec = await self._spec(record, runtime, creds, ctl)
+            spec = await unit_spec(self._around, record, runtime, creds, ctl)
             self._unit = await runtime.start(spec)
         except (EngineRefused, InvalidMessage, NotThere) as error:
             await self._fail(f"it could not be started: {error}")
@@ -190,42 +159,6 @@ class Keeper:
             self.name, lambda r: replace(r, unit=unit) if r.state in {"starting", "ready"} else None
         )
         log.info("unit.started", unit=unit, took=round(time.monotonic() - self._started_at, 3))
-
-    async def _spec(self, record: WorkerRecord, runtime: Runtime, creds: str, ctl: str) -> UnitSpec:
-        spec, settings = record.spec, self._around.settings
-        layout = runtime.layout(self.name, spec.agent)
-        boot = Boot(
-            worker=self.name,
-            incarnation=record.incarnation,
-            bus=layout.bus,
-            ctl_nonce=ctl,
-            agent_file=layout.agent_file,
-            workspace=layout.workspace,
-            home=layout.home,
-            path=layout.path,
-            instructions=spec.instructions,
-            env=spec.env,
-            secrets=spec.secrets,
-            output_bytes=spec.limits.output_mb << 20,
-            bus_grace=settings.bus_grace,
-            prefix=settings.prefix,
-        )
-        files = {"boot.json": encode(boot), "worker.creds": creds.encode()}
-        for name in spec.secrets:
-            value = await self._around.credentials.secret(self.name, name)
-            if value is None:
-                raise NotThere(f'the secret "{name}" is gone')
-            files[f"secrets/{name}"] = value.encode()
-        return UnitSpec(
-            worker=self.name,
-            incarnation=record.incarnation,
-            agent=spec.agent,
-            image=record.image,
-            limits=spec.limits,
-            files=files,
-            capabilities=tuple(spec.capabilities),
-            network=spec.network,
-        )
 
     async def _await_ready(self, record: WorkerRecord, runtime: Runtime) -> None:
         unit = await self._find(runtime)
@@ -257,7 +190,8 @@ class Keeper:
             elif unit.state == "running":
                 await runtime.pause(self.name)
         elif record.state == "ready":
-            await self._dispatch(record)
+            if await dispatch(self._crew, self.name):
+                self.wake()
         elif record.state == "busy" and record.task is not None:
             await self._watch_task(record, record.task, runtime)
         if record.state in {"ready", "busy"}:
@@ -269,50 +203,6 @@ class Keeper:
         if await self._move("paused") is not None:
             await runtime.pause(self.name)
             log.info("unit.paused", unit=record.unit)
-
-    async def _dispatch(self, record: WorkerRecord) -> None:
-        """Give the longest waiting prompt to the wrapper; the broker itself refuses a second one."""
-        stored = await self._crew.waiting(self.name)
-        if stored is None:
-            return
-        task = task_at(stored)
-        held = await self._crew.tasks.get(task)
-        if held is None:
-            return  # not taken in yet; the intake wakes us
-        if held.value.state != "queued" or held.value.door_seq != stored.seq:
-            await self._bus.delete_message(
-                "JC_TASK", stored.seq
-            )  # left by one that died in between
-            self.wake()
-            return
-        body = decode(stored.data, SubmitTask)
-        assignment = Assignment(
-            task=task,
-            attempt=held.value.attempt,
-            nonce=nonce(),
-            prompt=body.prompt,
-            timeout=body.timeout,
-            agent_session=await self._crew.session(held.value),
-            context=body.context,
-        )
-        name = f"{task}:{held.value.attempt}:{assignment.nonce}"
-        try:
-            await self._bus.publish(
-                self._bus.subjects.run(self.name), assignment, id=name, headers={CAUSE: task}
-            )
-        except QueueFull:
-            await self._withdraw_stale()
-        else:
-            log.info("task.assigned", task=task, attempt=held.value.attempt)
-
-    async def _withdraw_stale(self) -> None:
-        """An assignment that nobody asks to start was lost on its way, as when the server is killed while
-        it delivers: take it back, so that it is given anew."""
-        opened = await self._bus.last("JC_RUN", self._bus.subjects.run(self.name))
-        if opened is not None and (self._crew.clock() - opened.at).total_seconds() > STALE:
-            log.warning("assignment.stale", id=opened.headers.get(MSG_ID))
-            await self._bus.delete_message("JC_RUN", opened.seq)
-            self.wake()
 
     async def _watch_task(self, record: WorkerRecord, task: TaskId, runtime: Runtime) -> None:
         """See to it that the task ends: cancelled or overdue, and its wrapper does nothing about it."""

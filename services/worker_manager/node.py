@@ -15,8 +15,9 @@ from contracts.worker import Runtime as RuntimeName
 from contracts.worker import WorkerRecord
 from services.worker_manager import moves
 from services.worker_manager.crew import Crew
-from services.worker_manager.keeper import Keeper, Surroundings
+from services.worker_manager.keeper import Keeper
 from services.worker_manager.runtimes import Runtime
+from services.worker_manager.surroundings import Surroundings
 
 log = structlog.get_logger()
 

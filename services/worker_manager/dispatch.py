@@ -1,0 +1,60 @@
+"""Giving a worker its next task."""
+
+import structlog
+
+from contracts.asks import Assignment
+from contracts.bus import CAUSE, MSG_ID
+from contracts.codec import decode
+from contracts.errors import QueueFull
+from contracts.ids import WorkerId, nonce
+from contracts.task import SubmitTask
+from services.worker_manager.crew import Crew, task_at
+
+log = structlog.get_logger()
+
+STALE = 10.0
+"""Seconds that a wrapper which is ready may take to ask about the assignment it was given."""
+
+
+async def dispatch(crew: Crew, worker: WorkerId) -> bool:
+    """Give the longest waiting prompt to a worker that is ready; the broker itself refuses a second one.
+    True when it is worth looking again at once."""
+    stored = await crew.waiting(worker)
+    if stored is None:
+        return False
+    task = task_at(stored)
+    held = await crew.tasks.get(task)
+    if held is None:
+        return False  # not taken in yet; the intake has us look again
+    if held.value.state != "queued" or held.value.door_seq != stored.seq:
+        await crew.bus.delete_message("JC_TASK", stored.seq)  # left by one that died in between
+        return True
+    body = decode(stored.data, SubmitTask)
+    assignment = Assignment(
+        task=task,
+        attempt=held.value.attempt,
+        nonce=nonce(),
+        prompt=body.prompt,
+        timeout=body.timeout,
+        agent_session=await crew.session(held.value),
+        context=body.context,
+    )
+    name = f"{task}:{held.value.attempt}:{assignment.nonce}"
+    try:
+        await crew.bus.publish(
+            crew.bus.subjects.run(worker), assignment, id=name, headers={CAUSE: task}
+        )
+    except QueueFull:
+        return await _withdraw_stale(crew, worker)
+    log.info("task.assigned", worker=worker, task=task, attempt=held.value.attempt)
+    return False
+
+
+async def _withdraw_stale(crew: Crew, worker: WorkerId) -> bool:
+    """An assignment that nobody asks to start was lost on its way, as when the server is killed while it
+    delivers: take it back, so that it is given anew."""
+    opened = await crew.bus.last("JC_RUN", crew.bus.subjects.run(worker))
+    if opened is None or (crew.clock() - opened.at).total_seconds() < STALE:
+        return False
+    log.warning("assignment.stale", worker=worker, id=opened.headers.get(MSG_ID))
+    return await crew.bus.delete_message("JC_RUN", opened.seq)

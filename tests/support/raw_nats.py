@@ -6,12 +6,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import nats
 from nats.aio.client import Client
 from nats.errors import Error
 
 from contracts.bus import Bus, connect
-from contracts.ids import nonce
+from contracts.ids import WorkerId, nonce
 from contracts.topology import Topology
 from services.kit.identity.claims import creds_text
 from services.kit.identity.keys import KeyPair
@@ -19,6 +20,7 @@ from services.kit.identity.workers import LIFE, new_user
 from tests.support.servers import Server
 
 INBOXES = {"operator": "ops.operator"}
+BARRIER = Topology().subjects.events_of_worker(WorkerId("barrier")).removesuffix(".>")
 VERBS = frozenset({"git.token", "project.get", "respond"})
 
 
@@ -30,23 +32,45 @@ class Raw:
     refused: list[str] = field(default_factory=list)
     """Error texts, in lower case as the library gives them."""
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set at each refusal."""
 
-    async def may_publish(self, subject: str, body: bytes = b"{}", reply: str = "") -> bool:
-        """Publish, and tell whether the server took it."""
-        before = len(self.refused)
-        await self.nc.publish(subject, body, reply=reply)
-        await self.nc.flush()
-        return len(self.refused) == before
+    async def settled(self) -> None:
+        """Wait until the server has dealt with everything sent so far.
 
-    async def may_subscribe(self, subject: str) -> bool:
-        """Subscribe for a moment, and tell whether the server let it."""
+        The library's own `flush` does not tell: its ping can overtake what is still buffered. So
+        something that is refused to everybody outside is sent, and its refusal awaited.
+        """
+        mark = f"{BARRIER}.{nonce()}"
+        await self.nc.publish(mark, b"")
+        async with asyncio.timeout(20):
+            while not any(mark in text for text in self.refused):
+                self.news.clear()
+                await self.news.wait()
+        self.refused = [text for text in self.refused if BARRIER not in text]
+
+    async def publishable(
+        self, subjects: Sequence[str], body: bytes = b"{}", reply: str = ""
+    ) -> list[str]:
+        """Publish on each, and tell which the server let through."""
         before = len(self.refused)
-        subscription = await self.nc.subscribe(subject)
-        await self.nc.flush()
-        allowed = len(self.refused) == before
-        await subscription.unsubscribe()
-        await self.nc.flush()
-        return allowed
+        for subject in subjects:
+            await self.nc.publish(subject, body, reply=reply)
+        await self.settled()
+        return self._let(subjects, before)
+
+    async def subscribable(self, subjects: Sequence[str]) -> list[str]:
+        """Subscribe to each for a moment, and tell which the server let."""
+        before = len(self.refused)
+        subscriptions = [await self.nc.subscribe(subject) for subject in subjects]
+        await self.settled()
+        for subscription in subscriptions:
+            await subscription.unsubscribe()
+        return self._let(subjects, before)
+
+    def _let(self, subjects: Sequence[str], before: int) -> list[str]:
+        refused = "\n".join(self.refused[before:])
+        return [subject for subject in subjects if f'"{subject.lower()}"' not in refused]
 
 
 @dataclass
@@ -69,8 +93,15 @@ class RawWorker(Raw):
 @asynccontextmanager
 async def raw_role(server: Server, role: str) -> AsyncIterator[Raw]:
     """Connected with the credentials of a role."""
+    async with raw_creds(server, server.creds(role), INBOXES.get(role, role)) as raw:
+        yield raw
+
+
+@asynccontextmanager
+async def raw_creds(server: Server, creds: Path, inbox: str) -> AsyncIterator[Raw]:
+    """Connected with a credentials file; `inbox` stands behind `_INBOX.`."""
     raw = Raw(Client())
-    async with _connected(raw, server, server.creds(role), INBOXES.get(role, role)):
+    async with _connected(raw, server, creds, inbox):
         yield raw
 
 
@@ -90,6 +121,7 @@ async def raw_worker(
 async def _connected(raw: Raw, server: Server, creds: Path, inbox: str) -> AsyncIterator[None]:
     async def on_error(error: Exception) -> None:
         raw.refused.append(str(error))
+        raw.news.set()
 
     async def on_closed() -> None:
         raw.closed.set()
@@ -142,3 +174,19 @@ async def control_plane(server: Server, role: str = "manager") -> AsyncIterator[
         patience=10,
     ) as bus:
         yield bus
+
+
+async def everything(bus: Bus) -> dict[str, tuple[int, int, int]]:
+    """Of each stream that is there: last sequence, messages, consumers. Any write, purge, creation or
+    deletion shows."""
+    answer = msgspec.json.decode((await bus.request("$JS.API.STREAM.LIST", b"")).data)
+    found = {}
+    for stream in answer["streams"]:
+        state = stream["state"]
+        found[stream["config"]["name"]] = (
+            state["last_seq"],
+            state["messages"],
+            state["consumer_count"],
+        )
+    assert len(found) == answer["total"] > 0
+    return found

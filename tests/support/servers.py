@@ -1,14 +1,17 @@
 """Real nats-servers for tests: started in tens of milliseconds, gone with the test."""
 
+import atexit
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from contracts.bus import apply_topology, connect
 from contracts.topology import Topology
 from services.kit.embedded import EmbeddedServer
 from services.kit.identity.store import Identity, create_identity
@@ -54,15 +57,47 @@ class Server:
 
 @asynccontextmanager
 async def running_server(
-    tmp_path: Path, *, topology: Topology | None = None
+    tmp_path: Path, *, topology: Topology | None = None, applied: bool = False
 ) -> AsyncIterator[Server]:
-    """A server with accounts and credentials, as `jetcrew up` starts it; no streams yet."""
+    """A server with accounts and credentials, as `jetcrew up` starts it.
+
+    `applied` gives it all streams, buckets and consumers of the standard topology too, as a copy of a
+    store that is made once; making them takes much longer than all the rest.
+    """
     need_server()
     topology = topology or Topology()
     state = StateDirectory.at(tmp_path / "state")
+    if applied:
+        assert topology == Topology()
+        shutil.copytree(await _prepared(), state.root, dirs_exist_ok=True)
     identity = create_identity(state, topology)
     async with EmbeddedServer(state, topology, identity) as embedded:
         yield Server(state, embedded, identity)
+
+
+_stores: list[Path] = []
+
+
+async def _prepared() -> Path:
+    """A state directory with identity and topology, the same for all tests of this process."""
+    if not _stores:
+        directory = Path(tempfile.mkdtemp(prefix="jetcrew-tests-"))
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        async with (
+            running_server(directory) as server,
+            connect(
+                server.url,
+                name="tests",
+                creds=server.creds("manager"),
+                inbox_prefix="_INBOX.manager",
+                topology=Topology(),
+                patience=20,
+            ) as bus,
+        ):
+            await apply_topology(bus)
+        (server.state.nats / "ports.json").unlink()
+        _stores.append(server.state.root)
+    return _stores[0]
 
 
 @asynccontextmanager

@@ -55,13 +55,8 @@ class Accounts:
             )
         return _account(
             imports=[
-                {
-                    "name": subject,
-                    "subject": subject,
-                    "account": self.public["JETCREW"],
-                    "type": kind,
-                }
-                for kind, subject in imports(self.topology, account)
+                {**entry, "account": self.public["JETCREW"]}
+                for entry in imports(self.topology, account)
             ],
             signing_keys=[self._scope(account)],
             revocations=dict(revocations or {}),
@@ -106,10 +101,11 @@ class Accounts:
         }
 
 
-def imports(topology: Topology, account: Outside) -> list[tuple[str, str]]:
-    """Kind and subject of everything an account imports from JETCREW."""
+def imports(topology: Topology, account: Outside) -> list[Claims]:
+    """Everything an account imports from JETCREW."""
     return [
-        (opening.kind, subject)
+        {"name": subject, "subject": subject, "type": opening.kind}
+        | ({"local_subject": opening.renamed} if opening.renamed else {})
         for opening in openings(topology)
         if (subject := opening.seen_by(account)) is not None
     ]

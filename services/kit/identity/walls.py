@@ -33,6 +33,8 @@ class Opening:
     to: tuple[Outside, ...]
     narrowed: tuple[tuple[Outside, str], ...] = ()
     """Accounts that import less than the whole, with what they import."""
+    renamed: str | None = None
+    """What it is called outside; `$1` stands for what its first wildcard matched."""
 
     def seen_by(self, account: Outside) -> str | None:
         """The subject that an account imports, if it imports anything here."""
@@ -70,6 +72,9 @@ def _reads(topology: Topology) -> Iterator[Opening]:
             if stream == session
             else (),
         )
+    # An account that does not import this gets all of the API from the server instead, which then answers
+    # that the account has no JetStream, in a race with the answers of JETCREW.
+    yield Opening(subject=f"{_API}.INFO", to=("OPERATORS", "READERS", "WORKERS"))
     yield Opening(subject=f"{_API}.STREAM.INFO.*", to=("OPERATORS", "READERS"))
     queues = ["JC_TASK", "JC_CMD"]
     yield from _services(
@@ -79,14 +84,17 @@ def _reads(topology: Topology) -> Iterator[Opening]:
     )
     yield from _services(
         [
-            f"{_API}.INFO",
             f"{_API}.STREAM.NAMES",
             f"{_API}.STREAM.LIST",
             *(f"{_API}.STREAM.MSG.GET.{stream}" for stream in (*shown, *queues)),
             f"{_API}.CONSUMER.NAMES.*",
             f"{_API}.CONSUMER.LIST.*",
             f"{_API}.CONSUMER.INFO.*.*",
-            *(f"{_API}.CONSUMER.CREATE.{stream}.>" for stream in (*logs, *watched)),
+            *(
+                f"{_API}.CONSUMER.CREATE.{stream}{rest}"
+                for stream in (*logs, *watched)
+                for rest in ("", ".>")
+            ),
             *(f"{_API}.CONSUMER.DELETE.{stream}.*" for stream in watched),
             *(f"$JS.FC.{stream}.>" for stream in watched),
         ],
@@ -115,8 +123,17 @@ def _workers(topology: Topology) -> Iterator[Opening]:
 
 def _live(topology: Topology) -> Iterator[Opening]:
     """What appears outside as it happens."""
+    subjects = topology.subjects
+    output = set(_subjects(topology, "JC_OUT"))
     for subject in live_subjects(topology):
-        yield Opening(subject=subject, kind="stream", to=("OPERATORS", "READERS"))
+        if subject not in output:
+            yield Opening(subject=subject, kind="stream", to=("OPERATORS", "READERS"))
+    yield Opening(
+        subject=subjects.live_output("*", "*"),
+        kind="stream",
+        to=("OPERATORS", "READERS"),
+        renamed=subjects.output(WorkerId("$1"), TaskId("$2")),
+    )
     # Watches of the stock CLI are pushed to its inbox from inside JETCREW.
     yield Opening(subject=f"{OPERATOR_INBOXES}.>", kind="stream", to=("OPERATORS",))
 

@@ -51,7 +51,7 @@ class Assignments:
         try:
             work = decode(delivery.data, Assignment)
         except InvalidMessage as error:
-            log.error("assignment.invalid", error=str(error))  # noqa: TRY400  # the sender's fault, not ours
+            log.error("assignment.invalid", error=str(error))  # the sender's fault, not ours
             return
         run = nonce()
         self._state.current = current = Current(work)

@@ -50,7 +50,7 @@ def main() -> int:
     try:
         asyncio.run(run(settings))
     except JetcrewError as error:
-        log.error(  # noqa: TRY400  # the sentence is the message; a traceback would bury it
+        log.error(  # the sentence is the message; a traceback would bury it
             "manager.ended", error=str(error), kind=type(error).__name__
         )
         return 3

@@ -19,7 +19,6 @@ from tests.support.servers import Server, running_server
 from tests.support.waiting import eventually
 from tests.support.worker import Worker, managed, marked
 
-
 Make = Callable[..., Worker]
 _numbers = itertools.count(1)
 
@@ -27,10 +26,10 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="module")
 async def bus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Server, Bus]]:
     """One server for all tests here; each has a worker of its own."""
-    async with running_server(tmp_path_factory.mktemp("server")) as server:
-        async with control_plane(server) as bus:
-            await apply_topology(bus)
-            yield server, bus
+    state = tmp_path_factory.mktemp("server")
+    async with running_server(state) as server, control_plane(server) as bus:
+        await apply_topology(bus)
+        yield server, bus
 
 
 @pytest.fixture

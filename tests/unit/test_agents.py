@@ -1,0 +1,189 @@
+"""Agent files, and the command lines and environments made from them."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from contracts.agent import Agent, Turn
+from contracts.codec import convert
+from contracts.errors import ConfigurationInvalid
+from wrapper.agent import MARKER, Values, environment, load_agent
+from wrapper.ending import classify
+from wrapper.output import ADAPTERS
+
+AGENTS = Path(__file__).resolve().parents[2] / "images" / "agents"
+NAMES = sorted(path.stem for path in AGENTS.glob("*.toml"))
+VALUES = Values(workspace="/workspace", home="/home/worker", session="s-1", prompt_file="/p")
+
+
+def agent_of(name: str) -> Agent:
+    return load_agent(AGENTS / f"{name}.toml")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_agent_shipped_is_complete(name: str) -> None:
+    agent = agent_of(name)
+
+    assert agent.name == name
+    assert agent.output in ADAPTERS
+    assert all(re.fullmatch(r"@?[^@]+@\d[\w.]*", package) for package in agent.install.npm)
+    for error in agent.errors:
+        re.compile(error.pattern)
+    assert (agent.prompt_via == "file") == any(
+        "{prompt_file}" in argument for group in agent.first.argv for argument in group
+    )
+
+
+def test_claude_starts_a_conversation_of_our_choice_and_resumes_it() -> None:
+    claude = agent_of("claude")
+    assert claude.resume is not None
+
+    first, again = VALUES.argv(claude.first), VALUES.argv(claude.resume)
+
+    common = ["claude", "-p", "--output-format", "stream-json", "--verbose"]
+    assert first == [*common, "--dangerously-skip-permissions", "--session-id", "s-1"]
+    assert again == [*common, "--dangerously-skip-permissions", "--resume", "s-1"]
+
+
+def test_an_option_is_there_only_with_its_value() -> None:
+    claude = agent_of("claude")
+    values = Values(workspace="/w", home="/h", session="s", env={"ANTHROPIC_MODEL": "opus"})
+
+    assert values.argv(claude.first)[-2:] == ["--model", "opus"]
+    assert "--model" not in VALUES.argv(claude.first)
+
+
+def test_braces_that_are_no_placeholder_stay() -> None:
+    turn = Turn(
+        argv=[["sh", "-c", "f() { echo {a,b}; }; f ${HOME} {unknown}"], ["{home}/{session}"]]
+    )
+
+    assert VALUES.argv(turn) == [
+        "sh",
+        "-c",
+        "f() { echo {a,b}; }; f ${HOME} {unknown}",
+        "/home/worker/s-1",
+    ]
+
+
+def test_a_value_is_never_read_as_a_placeholder_again() -> None:
+    values = Values(workspace="/w", home="/h", env={"A": "{home}"})
+
+    assert values.fill("{env.A}") == "{home}"
+
+
+def test_the_environment_holds_what_is_listed_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JETCREW_OPERATOR_SECRET", "inherited")
+    values = Values(workspace="/w", home="/h", env={"TZ": "UTC", "PATH_INFO": "x"})
+
+    made = environment(
+        agent_of("claude"),
+        values,
+        path="/bin",
+        secrets={"ANTHROPIC_API_KEY": "k"},
+        run="r1",
+        uid=1000,
+    )
+
+    assert made == {
+        "PATH": "/bin",
+        "HOME": "/h",
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        "USER": made["USER"],
+        "CLAUDE_CODE_MAX_RETRIES": "4",
+        "DISABLE_AUTOUPDATER": "1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CONFIG_DIR": "/h/.claude",
+        "TZ": "UTC",
+        "PATH_INFO": "x",
+        "ANTHROPIC_API_KEY": "k",
+        MARKER: "r1",
+    }
+
+
+def test_root_gets_more_variables_and_nobody_can_take_the_marker_away() -> None:
+    values = Values(workspace="/w", home="/h", env={MARKER: "forged"})
+
+    made = environment(agent_of("claude"), values, path="/bin", secrets={}, run="r1", uid=0)
+
+    assert made["IS_SANDBOX"] == "1"
+    assert made[MARKER] == "r1"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Failed to authenticate. API Error: 401 bad key", "auth"),
+        ("Invalid API key · Fix external API key", "auth"),
+        ("Not logged in · Please run /login", "auth"),
+        ("API Error: Request rejected (429) · slow down", "rate-limited"),
+        ("API Error: 529 Overloaded. This is a server-side issue", "overloaded"),
+        ("API Error: 500 broken. This is a server-side issue", "provider-error"),
+        ("API Error: Connection refused — a firewall (ECONNREFUSED)", "provider-error"),
+        ("Prompt is too long", "context-overflow"),
+        ("error_max_turns: Reached maximum number of turns (2)", "max-turns"),
+        ("No conversation found with session ID: 5", "session-lost"),
+        ("error_during_execution", None),
+    ],
+)
+def test_errors_of_claude_are_classified(text: str, reason: str | None) -> None:
+    assert classify(agent_of("claude"), text) == reason
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("name = ", "is not TOML"),
+        ('name = "x"\nversion = "1"\n', r"\$\.first: missing"),
+        ('name = "x"\nversion = "1"\nprompt_vai = "file"\n[first]\nargv = [["x"]]', "prompt_vai"),
+        ('name = "x"\nversion = "1"\noutput = "yaml"\n[first]\nargv = [["x"]]', r"\$\.output"),
+    ],
+)
+def test_a_wrong_agent_file_names_the_file_and_the_field(
+    content: str, says: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text(content)
+
+    with pytest.raises(ConfigurationInvalid, match=f"x.toml.*{says}"):
+        load_agent(file)
+
+
+OTHERS = """
+name = "droid"
+version = "0.215.0"
+output = "droid"
+cancel_signal = "SIGINT"
+key_env = ["FACTORY_API_KEY"]
+instructions_file = "{home}/.factory/AGENTS.md"
+state_dir = "{home}/.factory"
+preflight = ["droid", "--version"]
+[install]
+npm = ["droid@0.215.0"]
+node = true
+[first]
+argv = [["droid", "exec", "-o", "stream-json"], ["-m", "{env.DROID_MODEL}"]]
+[resume]
+argv = [["droid", "exec", "-o", "stream-json"], ["--fork", "{session}"]]
+[session]
+source = "output"
+renewed_each_turn = true
+same_workspace = true
+[config_files]
+"{home}/.factory/settings.json" = '{"customModels": [{"baseUrl": "{env.GATEWAY_URL}"}]}'
+"""
+
+
+def test_the_schema_holds_what_other_agents_need() -> None:
+    agent = convert(tomllib.loads(OTHERS), Agent)
+    values = Values(workspace="/w", home="/h", env={"GATEWAY_URL": "http://gw"})
+
+    assert agent.session.renewed_each_turn
+    [(path, content)] = agent.config_files.items()
+    assert values.fill(path) == "/h/.factory/settings.json"
+    assert values.fill(content) == '{"customModels": [{"baseUrl": "http://gw"}]}'

@@ -27,6 +27,7 @@ from services.cli.follow import follow, last_sequence
 from services.cli.link import call, status_of
 from services.cli.screen import Screen
 from services.cli.signals import Interrupts
+from services.cli.text import verdict_line
 from services.cli.watch import Watch
 
 MANAGER_PATIENCE = 60.0
@@ -76,12 +77,14 @@ class Errand:
         screen: Screen,
         interrupts: Interrupts,
         given_up: Callable[[], JetcrewError | None],
+        prove: Callable[[], None],
     ) -> None:
         self._bus = bus
         self._order = order
         self._screen = screen
         self._interrupts = interrupts
         self._given_up = given_up
+        self._prove = prove
         self._watch = Watch(screen, order.worker, order.task)
         self._made = False
         self._submitted = False
@@ -180,6 +183,7 @@ class Errand:
                 if time.monotonic() > give_up:
                     raise
                 await asyncio.sleep(0.05)
+        self._prove()
         if self._order.spec is None:
             self._may_work(record)
 
@@ -322,9 +326,18 @@ class Errand:
         task = await self._bus.bucket(TASK, TaskRecord).read(self._order.task)
         worker = await self._bus.bucket(WORKER, WorkerRecord).read(self._order.worker)
         state = task.value.state if task else None
+        if task is not None:
+            self._tell_verdict(task.value)
         code = SUCCESS if state == "succeeded" else UNSUCCESSFUL
         return Outcome(
             exit_code=INTERRUPTED if interrupted else code,
             task=task.value if task else None,
             worker=worker.value if worker else None,
         )
+
+    def _tell_verdict(self, task: TaskRecord) -> None:
+        self._screen.phase(verdict_line(task.state, task.end))
+        if task.end is not None and task.end.output_dropped_bytes:
+            self._screen.phase(
+                f"{task.end.output_dropped_bytes:,} bytes of output were over the worker's bound"
+            )

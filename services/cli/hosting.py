@@ -48,6 +48,8 @@ class Hosted:
         self.server = server
         self.manager = manager
         self.api = api
+        self.proven = False
+        """Set once all of it has worked: from then on a process that ends is started again for ever."""
 
     @property
     def url(self) -> str:
@@ -55,7 +57,9 @@ class Hosted:
         return self.server.url
 
     def given_up(self) -> CrewFailed | None:
-        """The error, once a process has ended too often in a row."""
+        """The error, once a process has ended too often in a row without ever having worked."""
+        if self.proven:
+            return None
         for child in (self.manager, self.api):
             if child is not None and child.ends_in_a_row >= TRIES:
                 return CrewFailed(_why(child))

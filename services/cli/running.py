@@ -1,6 +1,5 @@
 """What `jetcrew run` does, from its options to the verdict line."""
 
-import contextlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ from services.cli.settings import Environment
 from services.cli.signals import Interrupts, heeded
 from services.cli.standby import Standby, crew_at_hand
 from services.cli.target import Target, local_target, named_target
-from services.cli.text import verdict_line
 from services.kit.state import StateDirectory
 
 DEFAULT_AGENT = "claude"
@@ -74,7 +72,8 @@ async def run_request(request: Request) -> int:
         else:
             _check_catalog(order, environment)
             outcome = await _hosted(request, environment, order, screen, interrupts)
-    _conclude(outcome, screen, as_json=request.as_json)
+    if request.as_json:
+        _print(document(outcome))
     return outcome.exit_code
 
 
@@ -164,21 +163,18 @@ async def _over(
     debug: bool,
 ) -> Outcome:
     async with linked(target, debug=debug) as bus:
-        return await Errand(
-            bus, order, screen, interrupts, standby.given_up if standby else lambda: None
-        ).run()
+        given_up = standby.given_up if standby else _never
+        prove = standby.prove if standby else _never
+        return await Errand(bus, order, screen, interrupts, given_up, prove).run()
 
 
-def _conclude(outcome: Outcome, screen: Screen, *, as_json: bool) -> None:
-    task = outcome.task
-    if task is not None:
-        screen.phase(verdict_line(task.state, task.end))
-        if task.end is not None and task.end.output_dropped_bytes:
-            screen.phase(f"{task.end.output_dropped_bytes:,} bytes of output were over the bound")
-    if as_json:
-        sys.stdout.write(document(outcome) + "\n")
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.flush()
+def _never() -> None:
+    """Another process's crew is not ours to judge."""
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def document(outcome: Outcome) -> str:

@@ -19,7 +19,7 @@ class Environment:
     @classmethod
     def read(cls) -> "Environment":
         """Of this process."""
-        return cls(variables=dict(os.environ))  # noqa: TID251  # this is the settings module
+        return cls(variables=dict(os.environ))  # this is the settings module
 
     def _path(self, name: str) -> Path | None:
         value = self.variables.get(name)
@@ -52,6 +52,12 @@ class Environment:
     def prefix(self) -> str:
         """`JETCREW_PREFIX`: the first token of every subject."""
         return self.variables.get("JETCREW_PREFIX") or "jetcrew"
+
+    @property
+    def replicas(self) -> int:
+        """`JETCREW_REPLICAS`: copies of each stream."""
+        value = self.variables.get("JETCREW_REPLICAS", "")
+        return int(value) if value.isdigit() else 1
 
     @property
     def has_api_token(self) -> bool:

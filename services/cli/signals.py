@@ -5,11 +5,15 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 from services.cli.failures import INTERRUPTED
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SAME_SIGNAL = 1.0
+"""Seconds within which a second signal is the first one again: `timeout` and `uv run` send each twice, to the
+process and to its group."""
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -19,11 +23,16 @@ class Interrupts:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.on_ask: list[Callable[[], None]] = []
+        self._first = 0.0
 
     def ask(self) -> None:
         """A signal came."""
+        now = time.monotonic()
         if self.asked.is_set():
-            _quit()
+            if now - self._first > SAME_SIGNAL:
+                _quit()
+            return
+        self._first = now
         self.asked.set()
         for call in self.on_ask:
             call()

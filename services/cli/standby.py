@@ -46,6 +46,11 @@ class Standby:
         """The error, once there is no hope that the crew comes back."""
         return None if self._hosted is None else self._hosted.given_up()
 
+    def prove(self) -> None:
+        """The crew works: hope is not given up from now on."""
+        if self._hosted is not None:
+            self._hosted.proven = True
+
     async def keep_up(self) -> None:
         """Host the crew whenever nobody else does, until `stop`."""
         while not self._stop.is_set():

@@ -10,7 +10,7 @@ import click
 from services.cli.app import flags
 from services.cli.options import Duration, as_json, connecting, making
 
-LEAVES_MAKING = (
+FOR_MAKING = (
     "agent",
     "runtime",
     "instructions",
@@ -55,10 +55,10 @@ def run(ctx: click.Context, /, prompt: str, **options: Any) -> int:
 
     _check(ctx, options)
     request = Request(
-        prompt=_prompt(prompt),
+        prompt=read_prompt(prompt),
         verbose=flags(ctx)["verbose"],
         debug=flags(ctx)["debug"],
-        **_read(options),
+        **read_making(options),
     )
     return asyncio.run(run_request(request))
 
@@ -66,26 +66,21 @@ def run(ctx: click.Context, /, prompt: str, **options: Any) -> int:
 def _check(ctx: click.Context, options: dict[str, Any]) -> None:
     if not options["worker"]:
         return
-    for name in LEAVES_MAKING:
-        if options[name]:
-            option = next(p.opts[-1] for p in ctx.command.params if p.name == name)
-            option = next(
-                (
-                    o
-                    for p in ctx.command.params
-                    if p.name == name
-                    for o in p.opts
-                    if o.startswith("--")
-                ),
-                option,
-            )
+    for parameter in ctx.command.params:
+        if parameter.name in FOR_MAKING and options[parameter.name]:
             raise click.UsageError(
-                f"--worker gives the prompt to a worker that exists; {option} is for one that is made",
+                f"--worker gives the prompt to a worker that exists; {parameter.opts[0]} is for one "
+                "that is made",
                 ctx,
             )
 
 
-def _prompt(given: str) -> str:
+def read_prompt(given: str) -> str:
+    """The prompt, from stdin when it is `-`.
+
+    Raises:
+        click.UsageError: it is empty, or not text.
+    """
     if given != "-":
         prompt, source = given, "the prompt"
         try:
@@ -105,7 +100,12 @@ def _prompt(given: str) -> str:
     return prompt
 
 
-def _read(options: dict[str, Any]) -> dict[str, Any]:
+def read_making(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of `making`, with the instructions read.
+
+    Raises:
+        click.UsageError: they are not text.
+    """
     file: IO[str] | None = options.pop("instructions")
     try:
         instructions = "" if file is None else file.read()

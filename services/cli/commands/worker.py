@@ -1,0 +1,139 @@
+"""`jetcrew worker`."""
+
+from typing import Any
+
+import click
+
+from services.cli.commands.run import read_making
+from services.cli.options import Assignment, as_json, connecting, making
+
+
+@click.group()
+def worker() -> None:
+    """Create, list, show, delete workers; read their output.
+
+    \b
+        jetcrew worker create ada --agent claude --secret ANTHROPIC_API_KEY --capability git
+        jetcrew worker list
+        jetcrew worker logs ada --follow
+        jetcrew worker delete ada
+    """
+
+
+@worker.command()
+@click.argument("name")
+@making
+@click.option(
+    "--allow",
+    "allowed_commands",
+    multiple=True,
+    metavar="VERB",
+    help="What it may ask the crew for.  [repeatable]",
+)
+@click.option("--memory", type=int, metavar="MIB", help="Memory.  [default: 2048]")
+@click.option("--cpus", type=float, metavar="N", help="CPUs.  [default: 2]")
+@click.option("--pids", type=int, metavar="N", help="Processes at once.  [default: 512]")
+@click.option(
+    "--label", "labels", type=Assignment(), multiple=True, metavar="KEY=VALUE", help="[repeatable]"
+)
+@click.option("--no-wait", is_flag=True, help="Return when the crew has taken the order.")
+@as_json
+@connecting
+@click.pass_context
+def create(ctx: click.Context, /, **options: Any) -> None:
+    """Make the worker NAME and wait until it is ready.
+
+    \b
+        jetcrew worker create ada --agent shell
+        jetcrew worker create bob --agent claude --instructions CLAUDE.md --network none
+    """
+    from services.cli.session import converse
+    from services.cli.workers import create_worker
+
+    options = read_making(options)
+    converse(ctx, options, lambda session: create_worker(session, options))
+
+
+@worker.command("list")
+@click.option("--all", "every", is_flag=True, help="Those that have ended, too.")
+@as_json
+@connecting
+@click.pass_context
+def list_(ctx: click.Context, /, **options: Any) -> None:
+    """The workers there are.
+
+    \b
+        jetcrew worker list
+        jetcrew worker list --all --json | jq '.[].name'
+    """
+    from services.cli.session import converse
+    from services.cli.workers import list_workers
+
+    converse(ctx, options, lambda session: list_workers(session, options))
+
+
+@worker.command()
+@click.argument("name")
+@as_json
+@connecting
+@click.pass_context
+def get(ctx: click.Context, /, **options: Any) -> None:
+    """What is known of the worker NAME.
+
+    \b
+        jetcrew worker get ada
+        jetcrew worker get ada --json | jq .state
+    """
+    from services.cli.session import converse
+    from services.cli.workers import get_worker
+
+    converse(ctx, options, lambda session: get_worker(session, options))
+
+
+@worker.command()
+@click.argument("name")
+@click.option(
+    "--keep-workspace", is_flag=True, help="Leave its files for a later worker of this name."
+)
+@click.option("--no-wait", is_flag=True, help="Return when the crew has taken the order.")
+@as_json
+@connecting
+@click.pass_context
+def delete(ctx: click.Context, /, **options: Any) -> None:
+    """End the worker NAME. Its open task ends as cancelled, its queued ones are refused.
+
+    \b
+        jetcrew worker delete ada
+        jetcrew worker delete ada --keep-workspace
+    """
+    from services.cli.session import converse
+    from services.cli.workers import delete_worker
+
+    converse(ctx, options, lambda session: delete_worker(session, options))
+
+
+@worker.command()
+@click.argument("name")
+@click.option("--task", metavar="ID", help="Of this task only.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
+@click.option(
+    "--wrapper", is_flag=True, help="The wrapper's own log, of a process worker on this host."
+)
+@as_json
+@connecting
+@click.pass_context
+def logs(ctx: click.Context, /, **options: Any) -> None:
+    """The output of the agent of worker NAME, oldest first, as far as it is kept (three days).
+
+    \b
+        jetcrew worker logs ada
+        jetcrew worker logs ada --task t7 > t7.log
+        jetcrew worker logs ada --follow --json
+    """
+    from services.cli.session import converse
+    from services.cli.workers import show_logs, show_wrapper_log
+
+    if options.pop("wrapper"):
+        show_wrapper_log(options["name"])
+        return
+    converse(ctx, options, lambda session: show_logs(session, options))

@@ -1,0 +1,247 @@
+"""What the commands of `jetcrew task` and `jetcrew events` do."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from contracts.bus import Bus, Stored
+from contracts.codec import convert
+from contracts.errors import NotThere, Refused
+from contracts.ids import TaskId, WorkerId, is_token, nonce
+from contracts.task import CancelTask, SubmitTask, TaskRecord
+from contracts.topology import TASK
+from services.cli import story
+from services.cli.failures import SUCCESS, UNSUCCESSFUL, CrewFailed, Usage
+from services.cli.follow import follow, last_sequence
+from services.cli.link import call, status_of
+from services.cli.running import shown
+from services.cli.screen import Screen
+from services.cli.session import Session, print_json
+from services.cli.signals import heeded
+from services.cli.text import clean, columns, verdict_line
+from services.cli.watch import Watch
+
+TAKEN_PATIENCE = 10.0
+"""Seconds for a submitted prompt to be taken or refused."""
+_WATCHED = 20.0
+"""Seconds between two looks at whether a manager is there."""
+
+
+async def submit_task(session: Session, options: dict[str, Any]) -> int:
+    """Store the prompt, and see it taken.
+
+    Raises:
+        NotThere, Refused: the worker does not take it.
+        QueueFull: too many wait for this worker.
+    """
+    bus = session.bus
+    name, task = options["worker"], options["task_id"] or f"t-{nonce()[:12]}"
+    for what, token in (("worker", name), ("task", task)):
+        if not is_token(token):
+            raise Usage(
+                f"{token!r} is no name of a {what}: lower-case letters, digits and dashes, 40 at most"
+            )
+    message = convert(
+        {
+            "prompt": options["prompt"], "timeout": options["timeout"], "session": options["session"],
+            "max_attempts": options["max_attempts"], "context": dict(options["values"]),
+        },
+        SubmitTask,
+    )  # fmt: skip
+    await status_of(bus, name)  # says no at once; the door itself would only store the prompt
+    watch = Watch(Screen(document=True), WorkerId(name), TaskId(task))
+    subject = bus.subjects.events_of_task(watch.worker, watch.task)
+    receipt = await bus.publish(bus.subjects.task(name), message, id=task)
+    finished = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(follow(bus, "JC_EVT", subject, watch.take, after=0, finished=finished))
+        try:
+            taken = await watch.until(
+                lambda: watch.task_state is not None or watch.over, within=TAKEN_PATIENCE
+            )
+            if taken and options["wait"]:
+                await _until_over(bus, watch)
+        finally:
+            finished.set()
+    if watch.refused is not None:
+        raise Refused(watch.refused.reason, field=watch.refused.field)
+    if options["wait"]:
+        return await _conclude(session, task, as_json=options["as_json"])
+    if options["as_json"]:
+        print_json({"task": task, "worker": name, "seq": receipt.seq, "duplicate": receipt.duplicate, "state": watch.task_state or "stored"})  # fmt: skip
+    else:
+        click.echo(task)
+    return SUCCESS
+
+
+async def _until_over(bus: Bus, watch: Watch) -> None:
+    while not await watch.until(lambda: watch.over, within=_WATCHED):
+        try:
+            await status_of(bus, watch.worker, budget=30)  # raises when the manager is gone
+        except NotThere:
+            continue
+
+
+async def _conclude(session: Session, task: str, *, as_json: bool) -> int:
+    record = await record_of(session, task)
+    if as_json:
+        print_json(shown(record))
+    else:
+        click.echo(verdict_line(record.state, record.end))
+    return SUCCESS if record.state == "succeeded" else UNSUCCESSFUL
+
+
+async def record_of(session: Session, task: str) -> TaskRecord:
+    """The record in its bucket.
+
+    Raises:
+        NotThere: there is none.
+    """
+    held = await session.bus.bucket(TASK, TaskRecord).read(task) if is_token(task) else None
+    if held is None:
+        raise NotThere(f'there is no task "{task}" (jetcrew task list shows them)')
+    return held.value
+
+
+async def get_task(session: Session, options: dict[str, Any]) -> None:
+    """One record."""
+    record = await record_of(session, options["task_id"])
+    if options["as_json"]:
+        print_json(shown(record))
+        return
+    end = record.end
+    facts = {
+        "id": record.id,
+        "worker": record.worker,
+        "state": verdict_line(record.state, end),
+        "prompt": record.prompt_head + ("…" if record.prompt_bytes > len(record.prompt_head.encode()) else ""),
+        "attempt": f"{record.attempt} of {record.max_attempts}" if record.max_attempts > 1 else None,
+        "session": record.agent_session,
+        "submitted": story.when(record.submitted_at),
+        "started": record.started_at and story.when(record.started_at),
+        "deadline": None if record.ended or not record.deadline_at else story.when(record.deadline_at),
+        "ended": record.ended_at and story.when(record.ended_at),
+    }  # fmt: skip
+    for name, value in facts.items():
+        if value:
+            click.echo(f"{name:<10} {' '.join(clean(str(value)).split())}")
+    if end is not None and end.text:
+        click.echo(f"\n{clean(end.text)}")
+
+
+async def list_tasks(session: Session, options: dict[str, Any]) -> None:
+    """A table, or a JSON list."""
+    held = await session.bus.bucket(TASK, TaskRecord).list()
+    records = sorted((h.value for h in held.values()), key=lambda r: r.submitted_at)
+    records = [
+        r
+        for r in records
+        if options["worker"] in {None, r.worker} and options["state"] in {None, r.state}
+    ][-options["limit"] :]
+    if options["as_json"]:
+        print_json([shown(record) for record in records])
+        return
+    if not records:
+        click.echo("no tasks", err=True)
+        return
+    rows = [
+        (r.id, r.worker, r.state, (r.end and r.end.reason) or "", story.when(r.submitted_at), r.prompt_head[:60])
+        for r in records
+    ]  # fmt: skip
+    click.echo(columns(("ID", "WORKER", "STATE", "REASON", "SUBMITTED", "PROMPT"), rows))
+
+
+async def wait_task(session: Session, options: dict[str, Any]) -> int:
+    """Wait for the end, however long it takes.
+
+    Raises:
+        CrewFailed: it did not come within `--timeout`.
+    """
+    record = await record_of(session, options["task_id"])
+    watch = Watch(Screen(document=True), record.worker, record.id)
+    subject = session.bus.subjects.events_of_task(record.worker, record.id)
+    finished = asyncio.Event()
+    if not record.ended:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(
+                follow(session.bus, "JC_EVT", subject, watch.take, after=0, finished=finished)
+            )
+            try:
+                async with asyncio.timeout(options["timeout"]):
+                    await _until_over(session.bus, watch)
+            except TimeoutError:
+                raise CrewFailed(f"task {record.id} has not ended yet") from None
+            finally:
+                finished.set()
+    return await _conclude(session, record.id, as_json=options["as_json"])
+
+
+async def cancel_task(session: Session, options: dict[str, Any]) -> None:
+    """Ask for the end."""
+    message = CancelTask(task=options["task_id"], reason=options["reason"])
+    result = await call(session.bus, "task", "cancel", message)
+    if options["as_json"]:
+        print_json(result)
+    else:
+        click.echo(f"task {options['task_id']}: {clean(result.detail)}")
+
+
+async def task_events(session: Session, options: dict[str, Any]) -> None:
+    """The events of one task."""
+    task = options["task_id"]
+    if not is_token(task):
+        raise NotThere(f"{task!r} is no id of a task")
+    subject = session.bus.subjects.events(task=TaskId(task))
+    finished = asyncio.Event()
+    if not options["follow"]:
+        finished.set()
+        if not await session.bus.page("JC_EVT", subject, limit=1):
+            raise NotThere(f'there are no events of a task "{task}" (jetcrew task list)')
+
+    async def take(page: Sequence[Stored]) -> None:
+        for stored in page:
+            _print_event(stored, as_json=options["as_json"])
+            if (event := story.event_of(stored)) and story.kind(event) in story.ENDINGS:
+                finished.set()
+
+    with heeded() as interrupts:
+        interrupts.on_ask.append(finished.set)
+        await follow(session.bus, "JC_EVT", subject, take, after=0, finished=finished)
+
+
+async def follow_events(session: Session, options: dict[str, Any]) -> None:
+    """The events of the crew, from a sequence or from now on."""
+    for what in ("worker", "task"):
+        if options[what] is not None and not is_token(options[what]):
+            raise Usage(f"{options[what]!r} is no name of a {what}")
+    worker, task = options["worker"], options["task"]
+    subject = session.bus.subjects.events(
+        worker=WorkerId(worker) if worker else None, task=TaskId(task) if task else None
+    )
+    since = options["since"]
+    after = await last_sequence(session.bus, "JC_EVT", subject) if since is None else since - 1
+
+    async def take(page: Sequence[Stored]) -> None:
+        for stored in page:
+            _print_event(stored, as_json=options["as_json"])
+
+    with heeded() as interrupts:
+        if options["no_follow"]:
+            interrupts.asked.set()
+        elif not options["as_json"]:
+            click.echo("following; Ctrl-C ends it", err=True)
+        await follow(session.bus, "JC_EVT", subject, take, after=after, finished=interrupts.asked)
+
+
+def _print_event(stored: Stored, *, as_json: bool) -> None:
+    if not as_json:
+        click.echo(story.line(stored))
+        return
+    try:
+        event = msgspec.json.decode(stored.data)
+    except msgspec.DecodeError:
+        event = None
+    print_json({"seq": stored.seq, "subject": stored.subject, "at": stored.at, "event": event})

@@ -54,7 +54,7 @@ def explain(error: msgspec.ValidationError, source: object, kind: Any) -> Invali
     if reason.startswith(("Invalid enum value", "Invalid value")):
         tagged = place or _type_at(kind, steps[:-1], source)
         return InvalidMessage(f"unknown value {_short(found)}{_known(tagged)}", field=_path(steps))
-    shown = "" if found is NOWHERE else f"; got {_short(found)}"
+    shown = "" if found is NOWHERE or _is_secret(place) else f"; got {_short(found)}"
     return InvalidMessage(f"{_wanted(reason, place)}{shown}", field=_path(steps))
 
 
@@ -162,6 +162,12 @@ def _wanted(reason: str, place: Any) -> str:
         reason = f"expected {_lower(place.extra_json_schema.get('description', reason))}"
     reason = re.sub(r"\b(float|int|str|bool)\b", lambda word: _WORDS[word[1]], _GOT.sub("", reason))
     return _lower(reason).removesuffix(".")
+
+
+def _is_secret(place: Any) -> bool:
+    """Whether the value in this place must not be repeated (`writeOnly` in its schema)."""
+    extra = place.extra_json_schema if isinstance(place, inspect.Metadata) else None
+    return bool(extra and extra.get("writeOnly"))
 
 
 def _known(place: Any) -> str:

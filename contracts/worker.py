@@ -97,9 +97,22 @@ class PutSecret(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Store a secret. Taken by the synchronous door only, so that no stream ever holds its value."""
 
     name: EnvName
-    value: Annotated[str, Meta(pattern=r"^[^\x00]*$", min_length=1, max_length=65_536)]
+    value: Annotated[
+        str,
+        Meta(
+            pattern=r"^[^\x00]*$",
+            min_length=1,
+            max_length=65_536,
+            description="Text without a NUL.",
+            extra_json_schema={"writeOnly": True},
+        ),
+    ]
+    """Never repeated: not in a refusal, a result, a log or a record."""
     worker: Token | None = None
     """For this worker only, and forgotten with it; None: for every worker that names it."""
+
+    def __repr__(self) -> str:
+        return f"PutSecret(name={self.name!r}, value=…, worker={self.worker!r})"
 
 
 WORKER_TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from contracts.schema import MESSAGES, document, dumps, violations
-from contracts.topology import COMMANDS, Bucket, Consumer, Stream, Topology
+from contracts.topology import COMMANDS, DOOR_ONLY, Bucket, Consumer, Stream, Topology
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -85,8 +85,10 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 def commands(topology: Topology) -> list[tuple[str, str]]:
     """Both doors of every command."""
     of = topology.subjects
-    pairs = [(entity, verb) for entity, verbs in COMMANDS.items() for verb in verbs]
-    return [(f"`{of.command(*pair)}`", f"`{of.door(*pair)}`") for pair in pairs]
+    both = [(entity, verb) for entity, verbs in COMMANDS.items() for verb in verbs]
+    one = [(entity, verb) for entity, verbs in DOOR_ONLY.items() for verb in verbs]
+    rows = [(f"`{of.command(*pair)}`", f"`{of.door(*pair)}`") for pair in both]
+    return rows + [("none: it must not be stored", f"`{of.door(*pair)}`") for pair in one]
 
 
 def kinds(message: str) -> str:

@@ -11,7 +11,7 @@ from contracts.events import Event
 from contracts.reports import Report
 from contracts.results import Result
 from contracts.task import SubmitTask
-from contracts.worker import CreateWorker
+from contracts.worker import CreateWorker, PutSecret
 
 TOKEN = "expected lower-case letters, digits and dashes, 1 to 40 of them"
 STATES = "cancelled, failed, input-required, succeeded, timed-out"
@@ -133,6 +133,15 @@ def test_nesting_without_end_is_refused_and_does_no_harm() -> None:
 
     with pytest.raises(InvalidMessage, match="nested too deeply"):
         decode(deep, Result)
+
+
+@pytest.mark.parametrize("value", ['"hunter2\\u0000"', '["hunter2"]', f'"hunter2{"x" * 70_000}"'])
+def test_a_secret_is_never_repeated(value: str) -> None:
+    with pytest.raises(InvalidMessage, match=r"^\$\.value: expected ") as refusal:
+        decode(f'{{"name":"KEY","value":{value}}}'.encode(), PutSecret)
+
+    assert "hunter2" not in str(refusal.value)
+    assert "hunter2" not in repr(PutSecret(name="KEY", value="hunter2"))
 
 
 def test_a_field_this_version_does_not_know_is_ignored_in_a_message() -> None:

@@ -95,6 +95,8 @@ class Engine:
                 _tell(loop, items.put_nowait, functools.partial(_given, _END))
             except Exception as error:  # noqa: BLE001  # raised again where the items are awaited
                 _tell(loop, items.put_nowait, functools.partial(_raised, error))
+            finally:
+                _release(answer)
 
         threading.Thread(target=read, name="engine-stream", daemon=True).start()
         try:
@@ -181,6 +183,14 @@ def _close(answer: Any) -> None:
     while its thread reads; that thread drops it at the next line."""
     with contextlib.suppress(Exception):
         answer.close()
+
+
+def _release(answer: Any) -> None:
+    """Its connection, which no longer serves: the library leaves that to the garbage collector."""
+    response = getattr(answer, "_response", None)
+    if response is not None:
+        with contextlib.suppress(Exception):
+            response.close()
 
 
 def absent_is_fine() -> AbstractContextManager[None]:

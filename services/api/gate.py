@@ -1,6 +1,7 @@
 """The one gate that every request passes before any route is looked for."""
 
 import hmac
+import re
 from ipaddress import ip_address
 
 import msgspec
@@ -55,12 +56,13 @@ def is_loopback(name: str) -> bool:
         return False
 
 
+_HOST = re.compile(r"(?:\[([^\[\]]*)\]|([^\[\]:]*))(?::\d*)?")
+
+
 def _name(host: bytes) -> str:
-    """A Host header without its port and brackets."""
-    text = host.decode("latin-1")
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0]
+    """A Host header without its port and brackets; nothing if it is none."""
+    match = _HOST.fullmatch(host.decode("latin-1"))
+    return (match[1] or match[2] or "") if match else ""
 
 
 async def _refuse(send: Send, status: int, detail: str, path: str, field: str) -> None:

@@ -98,7 +98,11 @@ def _first(error: ValidationException) -> tuple[str | None, str]:
     """The first parameter that does not fit, and why."""
     match error.extra:
         case [{"key": str(key), "message": str(message)}, *_]:
-            return key, message
+            # every pattern of a parameter is that of an id
+            return key, _ID_EXPECTED if "matching regex" in message else message
         case [{"message": str(message)}, *_]:
             return None, message
     return None, error.detail
+
+
+_ID_EXPECTED = "lower-case letters, digits and dashes are expected, 1 to 40 of them"

@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 R = TypeVar("R")
 S = TypeVar("S")
 
-PATIENCE = 3.0
+PATIENCE = 5.0
 """Seconds that one read may take."""
 PAGE = 500
 """Records that are read at once."""

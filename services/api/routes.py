@@ -1,5 +1,7 @@
 """The routes that show records, and those that tell whether the process works."""
 
+from typing import Annotated
+
 from litestar import get
 
 from contracts.errors import InvalidMessage
@@ -8,7 +10,7 @@ from contracts.ids import TaskId, WorkerId
 from contracts.task import TaskRecord
 from contracts.worker import WorkerRecord
 from services.api.paging import page_of_tasks, page_of_workers
-from services.api.params import Filter, Id, Label, Limit, problems
+from services.api.params import Filter, Id, Label, Limit, check_states, problems, states_of
 from services.api.reading import Reader
 from services.api.views import Health, Tasks, Workers
 
@@ -16,18 +18,19 @@ from services.api.views import Health, Tasks, Workers
 @get("/v1/workers", responses=problems(401, 422, 503))
 async def list_workers(
     reader: Reader,
-    state: list[WorkerState] | None = None,
+    states: Annotated[list[str] | None, states_of(WorkerState)] = None,
     agent: Filter = None,
     label: Label = None,
     after: Filter = None,
     limit: Limit = 100,
 ) -> Workers:
-    """Workers by name. Given several times, any of the states will do."""
+    """Workers by name."""
+    check_states(states, WorkerState)
     labels = [pair.partition("=") for pair in label or ()]
     found = (
         worker
         for worker in (await reader.workers.now()).values()
-        if (not state or worker.state in state)
+        if (not states or worker.state in states)
         and (agent is None or worker.agent == agent)
         and all(
             key in worker.labels and (not sign or worker.labels[key] == value)
@@ -48,18 +51,19 @@ async def get_worker(reader: Reader, worker: Id) -> WorkerRecord:
 async def list_tasks(
     reader: Reader,
     worker: Filter = None,
-    state: list[TaskState] | None = None,
+    states: Annotated[list[str] | None, states_of(TaskState)] = None,
     after: Filter = None,
     limit: Limit = 100,
 ) -> Tasks:
-    """Tasks, the newest first. Given several times, any of the states will do."""
+    """Tasks, the newest first."""
+    check_states(states, TaskState)
     known = await reader.tasks.now()
     if after is not None and after not in known:
         raise InvalidMessage(f'there is no task "{after}" to go on from', field="after")
     found = (
         task
         for task in known.values()
-        if (worker is None or task.worker == worker) and (not state or task.state in state)
+        if (worker is None or task.worker == worker) and (not states or task.state in states)
     )
     items, rest = page_of_tasks(found, None if after is None else known[after], limit)
     return Tasks(items=items, next=rest)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from contracts.bus import Bus, apply_topology, connect
+from contracts.bus import Bus, connect
 from contracts.events import TaskProgressed, TaskState, WorkerState
 from contracts.ids import TaskId, WorkerId
 from contracts.task import TaskRecord
@@ -20,7 +20,6 @@ from contracts.worker import CreateWorker, WorkerRecord
 from services.api.app import Api
 from services.api.server import bind, serve_http, url_of
 from services.api.settings import HttpSettings
-from tests.support.raw_nats import control_plane
 from tests.support.servers import Server
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,14 +32,6 @@ class RunningApi:
     api: Api
     client: httpx.AsyncClient
     url: str
-
-
-@asynccontextmanager
-async def crew(server: Server) -> AsyncIterator[Bus]:
-    """The control plane's connection to a server that has its streams."""
-    async with control_plane(server) as bus:
-        await apply_topology(bus)
-        yield bus
 
 
 @asynccontextmanager
@@ -107,6 +98,20 @@ async def tell(bus: Bus, *events: TaskProgressed) -> None:
     """Publish events, in order."""
     for event in events:
         await bus.publish(bus.subjects.event(event), event)
+
+
+async def side_by_side(*jobs: Awaitable[object]) -> None:
+    """Wait for all of them, a hundred at a time."""
+    waiting = list(jobs)
+
+    async def one(job: Awaitable[object]) -> None:
+        await job
+
+    while waiting:
+        now, waiting = waiting[:100], waiting[100:]
+        async with asyncio.TaskGroup() as group:
+            for job in now:
+                group.create_task(one(job))
 
 
 @dataclass

@@ -225,13 +225,14 @@ class EmbeddedServer:
             directory=self._home,
             topology=self._topology,
             trust="" if self._identity is None else self._identity.trust(self._home),
-            log_file=self.log_file,
+            embedded=True,
         )
 
     async def _spawn(self, config: Path) -> asyncio.subprocess.Process:
         assert self._lock is not None
         errors = self._home / "run" / "stderr"
-        with errors.open("wb") as stderr:
+        self._state.write_private(errors, b"")
+        with errors.open("ab") as stderr:
             return await asyncio.create_subprocess_exec(
                 _binary(),
                 "-c",

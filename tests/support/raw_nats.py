@@ -120,8 +120,9 @@ async def raw_worker(
 @asynccontextmanager
 async def _connected(raw: Raw, server: Server, creds: Path, inbox: str) -> AsyncIterator[None]:
     async def on_error(error: Exception) -> None:
-        raw.refused.append(str(error))
-        raw.news.set()
+        if "violation" in str(error):
+            raw.refused.append(str(error))
+            raw.news.set()
 
     async def on_closed() -> None:
         raw.closed.set()

@@ -16,12 +16,12 @@ def server_config(
     directory: Path,
     topology: Topology,
     trust: str = "",
-    log_file: Path | None = None,
+    embedded: bool = False,
 ) -> str:
     """The configuration of one server that keeps everything below `directory`.
 
     `listen` and `monitoring` are `HOST:PORT`; `trust` is what `trust_config` made, and without it the
-    server lets anybody in. Without a log file the server writes to its standard error.
+    server lets anybody in. An embedded server writes its log and where it listens into files, too.
     """
     store_bytes = sum(stream.max_bytes for stream in topology.streams) + SPARE_BYTES
     lines = [
@@ -29,10 +29,8 @@ def server_config(
         f"listen: {_quoted(listen)}",
         f"http: {_quoted(monitoring)}  # tells what goes on, without asking who wants to know",
         f"max_payload: {MAX_PAYLOAD_BYTES}",
-        f"ports_file_dir: {_quoted(directory / 'run')}",
-        f"pid_file: {_quoted(directory / 'run' / 'pid')}",
         "logtime_utc: true",
-        *_logging(log_file),
+        *(_files(directory) if embedded else ()),
         "jetstream {",
         f"  store_dir: {_quoted(directory / 'js')}",
         f"  max_file_store: {store_bytes}",
@@ -43,6 +41,27 @@ def server_config(
         "feature_flags { js_ack_fc_v2: false }",
     ]
     return "\n".join(lines) + "\n" + trust
+
+
+def deployment_config(topology: Topology) -> str:
+    """The configuration of a server in a container, as `deploy/nats/server.conf` ships it."""
+    config = server_config(
+        listen="0.0.0.0:4222",
+        monitoring="127.0.0.1:8222",
+        directory=Path("/data"),
+        topology=topology,
+        trust="include ./trust.conf\n",
+    )
+    return _DEPLOYMENT + config
+
+
+_DEPLOYMENT = """\
+# One NATS server for a crew, in a container that keeps its data in /data. Generated: `just docs`.
+#
+# trust.conf, beside this file, says whom the server believes; `jetcrew init` makes it together with the
+# keys and credentials. Across hosts the connections must be encrypted; add, and use tls:// in clients:
+#   tls { cert_file: "/etc/nats/server.pem", key_file: "/etc/nats/server.key" }
+"""
 
 
 def trust_config(
@@ -65,10 +84,13 @@ def trust_config(
     return "\n".join(lines) + "\n"
 
 
-def _logging(log_file: Path | None) -> list[str]:
-    if log_file is None:
-        return []
-    return [f"log_file: {_quoted(log_file)}", "logfile_size_limit: 16MB", "logfile_max_num: 3"]
+def _files(directory: Path) -> list[str]:
+    return [
+        f"ports_file_dir: {_quoted(directory / 'run')}",
+        f"log_file: {_quoted(directory / 'nats.log')}",
+        "logfile_size_limit: 16MB",
+        "logfile_max_num: 3",
+    ]
 
 
 def _quoted(value: object) -> str:

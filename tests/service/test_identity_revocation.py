@@ -1,0 +1,108 @@
+"""Credentials of workers taken back, and kept back."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from contracts.bus import Bus
+from contracts.errors import BusUnavailable, ConfigurationInvalid
+from contracts.ids import WorkerId
+from contracts.topology import Topology
+from services.kit.identity.revocations import push_account
+from services.kit.identity.store import create_identity
+from tests.support.raw_nats import control_plane, lets_in, raw_worker
+from tests.support.servers import Server, running_server
+from tests.support.waiting import eventually
+
+ADA, BOB, EVE = WorkerId("ada"), WorkerId("bob"), WorkerId("eve")
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with running_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def system(server: Server) -> AsyncIterator[Bus]:
+    async with control_plane(server, "system") as bus:
+        yield bus
+
+
+async def revoke(server: Server, system: Bus, *users: str) -> None:
+    now = int(time.time()) + 1
+    await push_account(system, server.identity.workers_account_jwt(dict.fromkeys(users, now)))
+
+
+async def test_a_revoked_worker_is_thrown_out_and_the_others_stay(
+    server: Server, system: Bus
+) -> None:
+    async with raw_worker(server, ADA) as ada, raw_worker(server, BOB) as bob:
+        await revoke(server, system, ada.user.public)
+
+        await eventually(ada.closed.is_set, True)
+        assert not await lets_in(server, ada.creds)
+        await bob.settled()
+        assert not bob.closed.is_set()
+
+
+async def test_a_list_that_lacks_an_entry_lets_that_worker_in_again(
+    server: Server, system: Bus
+) -> None:
+    """Why one process alone pushes, out of one complete list."""
+    async with raw_worker(server, ADA) as ada, raw_worker(server, BOB) as bob:
+        await revoke(server, system, ada.user.public)
+        await revoke(server, system, ada.user.public, bob.user.public)
+        await eventually(lambda: ada.closed.is_set() and bob.closed.is_set(), True)
+        assert not await lets_in(server, ada.creds)
+
+        await revoke(server, system, bob.user.public)
+
+        assert await lets_in(server, ada.creds)
+        assert not await lets_in(server, bob.creds)
+
+
+async def test_a_revocation_outlives_the_server_and_a_new_start_of_the_crew(
+    server: Server, system: Bus
+) -> None:
+    async with raw_worker(server, ADA) as ada:
+        await revoke(server, system, ada.user.public)
+        await eventually(ada.closed.is_set, True)
+    await server.kill()
+    create_identity(server.state, Topology())
+    await server.start_again()
+
+    assert not await lets_in(server, ada.creds)
+    async with raw_worker(server, EVE) as eve:
+        assert eve.nc.is_connected
+
+
+async def test_a_worker_of_the_same_name_and_a_new_key_is_somebody_else(
+    server: Server, system: Bus
+) -> None:
+    async with raw_worker(server, ADA) as first:
+        await revoke(server, system, first.user.public)
+        await eventually(first.closed.is_set, True)
+
+    async with raw_worker(server, ADA) as second:
+        await second.settled()
+        assert not second.closed.is_set()
+
+
+async def test_an_account_that_the_server_cannot_take_is_an_error(
+    server: Server, system: Bus
+) -> None:
+    _, claims, _ = server.identity.workers_account_jwt({}).split(".")
+
+    with pytest.raises(ConfigurationInvalid, match="does not take the account"):
+        await push_account(system, f"header.{claims}.signature")
+    async with raw_worker(server, ADA) as ada:
+        assert ada.nc.is_connected
+
+
+async def test_nobody_but_the_system_account_can_push(server: Server) -> None:
+    async with control_plane(server) as manager:
+        with pytest.raises(BusUnavailable):
+            await push_account(manager, server.identity.workers_account_jwt({}), timeout=1)

@@ -399,7 +399,8 @@ async def test_another_node_and_another_crew_on_the_same_engine_are_not_listed(c
 
     assert await other_node.list() == []
     assert await other_crew.list() == []
-    assert [unit.worker for unit in await crew.runtime.list()] == ["ada"]
+    assert await other_crew.find("ada") is None
+    assert await crew.runtime.list() == [await crew.runtime.find("ada")]
 
 
 async def test_a_missing_image_is_named_and_nothing_is_left(crew: Crew) -> None:

@@ -130,6 +130,7 @@ asyncio.run(main())
     adopted = await units.start(spec())
 
     assert found.state == "running"
+    assert await units.find("ada") == found
     assert adopted.id == found.id == output.decode().split()[-1]
 
 

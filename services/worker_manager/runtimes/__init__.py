@@ -123,6 +123,9 @@ class Runtime(Protocol):
     async def list(self) -> list[Unit]:
         """All units of this crew and node, exited ones too."""
 
+    async def find(self, worker: str) -> Unit | None:
+        """The unit of one worker, exited or not: a single look where `list` takes many."""
+
     def exits(self, stop: asyncio.Event) -> AsyncIterator[Unit]:
         """Each end as it happens, until `stop` is set. Hints, with gaps and repetitions: `list` stands
         behind them. Outlives an engine that goes away and comes back; does not raise."""

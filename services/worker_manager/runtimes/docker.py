@@ -147,10 +147,30 @@ class DockerRuntime:
         for summary in await self._containers():
             if summary["State"] == "created" and _worker(summary["Labels"]) in self._starting:
                 continue
-            if (unit := await self._look(summary["Id"])) is not None:
+            if (unit := await self._summarised(summary)) is not None:
                 units.append(unit)
         self._end_outage()
         return units
+
+    async def find(self, worker: str) -> Unit | None:
+        """By the container's name."""
+        container = await self._find(worker)
+        if container is None or (
+            container["State"]["Status"] == "created" and worker in self._starting
+        ):
+            return None
+        return await self._unit_of(container)
+
+    async def _summarised(self, summary: Mapping[str, Any]) -> Unit | None:
+        """What a list says is enough of those that live; how the others ended takes a closer look."""
+        if summary["State"] not in LIVE:
+            return await self._look(summary["Id"])
+        return Unit(
+            id=summary["Id"],
+            worker=_worker(summary["Labels"]),
+            incarnation=_incarnation(summary["Labels"]),
+            state=summary["State"],
+        )
 
     async def _start(self, spec: UnitSpec) -> Unit:
         container = await self._find(spec.worker)
@@ -256,19 +276,22 @@ class DockerRuntime:
 
     async def _look(self, identity: str) -> Unit | None:
         container = await self._inspect(identity)
-        if container is None or container["State"]["Status"] == "removing":
+        return None if container is None else await self._unit_of(container)
+
+    async def _unit_of(self, container: Mapping[str, Any]) -> Unit | None:
+        identity, status = container["Id"], container["State"]["Status"]
+        if status == "removing":
             return None
-        status = container["State"]["Status"]
         state: UnitState = "running" if status in {"running", "restarting"} else "exited"
         state = "paused" if status == "paused" else state
         end = None
         if state == "exited":
             tail = await self._tail(identity, TAIL_LINES)
-            oom = container["Id"] in self._oom
+            oom = identity in self._oom
             end = exit_of(container["State"], oom_seen=oom, outage=self._outage, log_tail=tail)
         labels = container["Config"]["Labels"]
         return Unit(
-            id=container["Id"],
+            id=identity,
             worker=_worker(labels),
             incarnation=_incarnation(labels),
             state=state,

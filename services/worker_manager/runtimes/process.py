@@ -172,6 +172,10 @@ class ProcessRuntime:
         """Every run directory that a wrapper was started in."""
         return await asyncio.to_thread(lambda: [*self._all()])
 
+    async def find(self, worker: str) -> Unit | None:
+        """By its run directory."""
+        return await asyncio.to_thread(self._unit, worker)
+
     # What follows blocks, for as long as reading a few small files takes, and runs in threads.
 
     def _all(self) -> Iterator[Unit]:

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from contracts.asks import Assignment
 from contracts.events import TaskEnd, Usage, Verdict
-from contracts.reports import Finished
+from contracts.reports import Finished, Output
 from wrapper.boot import Place
 from wrapper.claims import Claims
 from wrapper.ending import Ending, broke, cut_short, judged
@@ -17,7 +18,6 @@ from wrapper.outlet import Outlet
 from wrapper.output import Noted, adapter_for
 from wrapper.output.reading import added
 from wrapper.process import NotStarted, StreamName
-from wrapper.report import RunReports
 from wrapper.session import Conversation, conversation, fresh, is_lost
 from wrapper.turn import Command, Ran, Stop, signal_of, take_turn
 from wrapper.verdict import EXPLANATION, VerdictProblem, clean, read_verdict, repair_prompt
@@ -32,11 +32,30 @@ LAST_OUTPUT = 30.0
 """Seconds that output may still take to get out once the agent is gone."""
 
 
+class Telling(Protocol):
+    """Who passes on what an attempt has to tell."""
+
+    def note(self, note: Noted) -> None:
+        """Something worth telling happened."""
+
+    def session(self, agent_session: str, *, fresh: bool) -> None:
+        """The agent named its conversation."""
+
+    async def output(self, piece: Output) -> None:
+        """A piece of output; returns once it is stored."""
+
+    async def pump(self) -> None:
+        """Pass on until closed and empty."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
 class Attempt:
     """Runs the agent for one assignment. `run` is called once."""
 
     def __init__(
-        self, place: Place, work: Assignment, run: str, *, reports: RunReports, stop: Stop,
+        self, place: Place, work: Assignment, run: str, *, reports: Telling, stop: Stop,
         family: Family, deadline: float,
     ) -> None:  # fmt: skip
         self._place = place

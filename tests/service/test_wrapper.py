@@ -51,6 +51,7 @@ def make(bus: tuple[Server, Bus], tmp_path: Path) -> Make:
 @pytest.fixture
 async def ada(make: Make) -> AsyncIterator[Worker]:
     async with managed(make()) as worker:
+        await worker.report(Ready, within=120)
         yield worker
 
 
@@ -179,6 +180,7 @@ async def test_sigterm_cancels_what_runs_reports_it_and_ends_with_zero(
     make: Make, tmp_path: Path
 ) -> None:
     async with managed(make(boot={"drain_grace": 0.1})) as ada:
+        await ada.report(Ready, within=120)
         await ada.assign("sleep 99")
         await eventually(lambda: len(marked(ada.asked[0].run)) if ada.asked else 0, 2)
         assert ada.process is not None
@@ -191,7 +193,6 @@ async def test_sigterm_cancels_what_runs_reports_it_and_ends_with_zero(
 
 
 async def test_drain_lets_the_run_finish_and_takes_no_further_one(ada: Worker) -> None:
-    await ada.report(Ready)
     await ada.assign("while [ ! -e go ]; do sleep 0.02; done")
     await eventually(lambda: len(ada.asked), 1)
 
@@ -234,7 +235,7 @@ async def test_the_start_is_asked_for_until_somebody_answers(make: Make, tmp_pat
         pass  # its consumer is made; from here on the manager is away
     await worker.start()
     await worker.assign("echo made it")
-    await eventually(lambda: "start.unanswered" in worker.log, True)
+    await eventually(lambda: "start.unanswered" in worker.log, True, 120)
 
     async with managed(worker, start=False):
         done = await worker.finished()

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from contracts.reports import Output
+from tests.support.waiting import eventually
 from wrapper.outlet import PIECE, WAITING, Outlet, pieces
 from wrapper.redaction import Secrets
 
@@ -115,8 +116,7 @@ async def test_while_the_bus_is_away_memory_is_bounded_and_the_gap_shows_in_the_
             out.feed("stdout", line)
         dropped = out.dropped_bytes
         stored.there.set()
-        while len(stored.text()) < WAITING:
-            await asyncio.sleep(0)
+        await eventually(lambda: len(stored.text()), WAITING)
         out.feed("stdout", b"after")
         out.close()
         await pump

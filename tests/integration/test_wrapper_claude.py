@@ -1,0 +1,141 @@
+"""The real Claude Code CLI against a scripted endpoint."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from contracts.events import Verdict
+from tests.support.anthropic import (
+    AnthropicEndpoint,
+    Fails,
+    Says,
+    Uses,
+    anthropic_endpoint,
+    in_order,
+    result,
+)
+from tests.support.attempts import Bench
+from tests.support.claude import AGENT_FILE, claude_cli
+from tests.support.waiting import eventually
+from tests.support.worker import marked
+from wrapper.agent import load_agent
+
+KEY = "sk-ant-scripted-key"
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[AnthropicEndpoint]:
+    async with anthropic_endpoint(
+        in_order(Says(f"Done.\n{result(summary='as asked')}"))
+    ) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def claude(tmp_path: Path, endpoint: AnthropicEndpoint) -> Bench:
+    bin_dir = claude_cli()
+    return Bench(
+        tmp_path, load_agent(AGENT_FILE), path=f"{bin_dir}:/usr/bin:/bin",
+        env={"ANTHROPIC_BASE_URL": endpoint.url, "CLAUDE_CODE_MAX_RETRIES": "1"},
+        secrets={"ANTHROPIC_API_KEY": KEY}, boot={"instructions": "Always answer in haiku."},
+    )  # fmt: skip
+
+
+async def test_a_first_turn_and_a_second_that_remembers_it(
+    claude: Bench, endpoint: AnthropicEndpoint
+) -> None:
+    first = await claude.attempt("Remember the word BLUE42.")
+    [(session, fresh)] = claude.told.sessions
+    second = await claude.attempt("Which word?", agent_session=session)
+
+    assert (first.state, second.state) == ("succeeded", "succeeded")
+    assert first.end.verdict == Verdict(status="success", summary="as asked")
+    assert fresh
+    assert claude.told.sessions == [(session, False)]
+    before, after = endpoint.requests[0], endpoint.requests[-1]
+    assert before.key == KEY
+    assert "Always answer in haiku." in before.said
+    assert "BLUE42" in after.said
+    assert "Which word?" in after.said
+    usages = [first.end.usage, second.end.usage]
+    assert all(usage and usage.input_tokens and usage.cost_usd for usage in usages)
+    assert usages[1] is not None
+    assert usages[1].input_tokens == max(1, len(after.said) // 4)
+    assert KEY not in claude.told.stdout
+
+
+async def test_a_tool_is_called_and_told_of(claude: Bench, endpoint: AnthropicEndpoint) -> None:
+    endpoint.script = in_order(Uses("Bash", {"command": "echo made > file"}), Says(result()))
+
+    done = await claude.attempt("make a file")
+
+    assert done.state == "succeeded"
+    assert (claude.workspace / "file").read_text() == "made\n"
+    assert [note.kind for note in claude.told.notes][:2] == ["tool", "tool-done"]
+    assert endpoint.requests[-1].tool_results[0]["is_error"] is False
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (Fails(401, "invalid x-api-key", retry=False), "auth"),
+        (Fails(429, "slow down", retry=False), "rate-limited"),
+        (Fails(500, "broken", retry=False), "provider-error"),
+    ],
+)
+async def test_an_error_of_the_provider_is_named(
+    claude: Bench, endpoint: AnthropicEndpoint, step: Fails, reason: str
+) -> None:
+    endpoint.script = in_order(step)
+
+    done = await claude.attempt("hello")
+
+    assert (done.state, done.end.reason, done.end.exit_code) == ("failed", reason, 1)
+    assert done.end.usage is None
+
+
+async def test_a_cancel_in_a_tool_leaves_no_process_and_a_conversation_that_goes_on(
+    claude: Bench, endpoint: AnthropicEndpoint
+) -> None:
+    endpoint.script = in_order(
+        Uses("Bash", {"command": "touch begun; sleep 48; echo over"}), Says(result())
+    )
+    async with asyncio.TaskGroup() as group:
+        attempt = group.create_task(claude.attempt("Remember GREEN7 and wait."))
+        await eventually(lambda: (claude.workspace / "begun").exists(), True, 90)
+        run = claude.run
+        claude.stop.want("cancelled", "cancelled")
+    done = attempt.result()
+    assert done.state == "cancelled"
+    assert marked(run) == []
+    assert done.end.agent_session is not None
+
+    again = await claude.attempt("Which word?", agent_session=done.end.agent_session)
+
+    assert again.state == "succeeded"
+    assert "GREEN7" in endpoint.requests[-1].said
+
+
+async def test_an_unknown_conversation_begins_anew(claude: Bench) -> None:
+    done = await claude.attempt("hello", agent_session="00000000-0000-4000-8000-000000000000")
+
+    assert done.state == "succeeded"
+    assert "conversation was lost" in done.end.detail
+    assert [fresh for _, fresh in claude.told.sessions] == [True]
+
+
+async def test_an_answer_without_a_result_is_repaired_in_the_same_conversation(
+    claude: Bench, endpoint: AnthropicEndpoint
+) -> None:
+    endpoint.script = in_order(Says("All done, I think."), Says(result(summary="repaired")))
+
+    done = await claude.attempt("do it")
+
+    assert (done.state, done.end.verdict) == (
+        "succeeded",
+        Verdict(status="success", summary="repaired"),
+    )
+    assert "All done, I think." in endpoint.requests[-1].said
+    assert "There is no <result> block." in endpoint.requests[-1].said

@@ -19,6 +19,10 @@ BUFFER_BYTES = 8 << 20
 """What may wait to be sent while there is no connection."""
 WATCH_EVERY = 0.5
 """Seconds between two looks at whether the client still reads."""
+WAITS = (0.25, 2.0)
+"""Seconds between two attempts to reconnect: at first, and when the server has been away for a while."""
+A_WHILE = 10.0
+"""Seconds."""
 
 
 class Line:
@@ -60,7 +64,7 @@ class Line:
                 reconnected_cb=self._on_reconnected,
                 disconnected_cb=self._on_disconnected,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds may be a fraction
+                reconnect_time_wait=WAITS[0],  # type: ignore[arg-type]  # seconds may be a fraction
                 connect_timeout=5,
                 ping_interval=PING_EVERY,
                 max_outstanding_pings=2,
@@ -124,8 +128,11 @@ class Line:
 
     async def _watch(self) -> None:
         """The client's read loop can die of an error while it calls itself connected: then reconnect."""
+        away = 0.0
         while not self.client.is_closed:
             await asyncio.sleep(WATCH_EVERY)
+            away = 0.0 if self.client.is_connected else away + WATCH_EVERY
+            self.client.options["reconnect_time_wait"] = WAITS[away > A_WHILE]
             reading = self.client._reading_task  # noqa: SLF001  # there is no public way to see this
             if self.client.is_connected and reading is not None and reading.done():
                 log.error("bus.reading_stopped")

@@ -44,7 +44,7 @@ class ManagerSettings(ProcessSettings):
     """Seconds past a task's deadline, or past a cancel, that its wrapper has for ending it itself."""
     stop_grace: PositiveFloat = 10
     """Seconds that a unit has to end by itself when it is stopped."""
-    bus_grace: PositiveFloat = 600
+    bus_grace: PositiveFloat = 120
     """Seconds without a bus after which an idle wrapper ends by itself."""
     max_restarts: PositiveInt = 3
     """Units of one worker that may end in a row, no task started in between, before it is given up."""

@@ -1,0 +1,22 @@
+"""What all tests share: a test's folder is its marker, and asyncio is the only event loop."""
+
+from pathlib import Path
+
+import pytest
+
+LEVELS = {"unit", "service", "integration", "e2e"}
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the name of its folder."""
+    for item in items:
+        level = item.path.relative_to(HERE).parts[0]
+        if level in LEVELS:
+            item.add_marker(level)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The product runs on asyncio."""
+    return "asyncio"

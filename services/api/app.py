@@ -1,5 +1,7 @@
 """The application: routes, error answers and the OpenAPI document behind the gate."""
 
+from typing import Any
+
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
@@ -11,6 +13,7 @@ from contracts.bus import Bus
 from services.api import history, routes
 from services.api.gate import Gate
 from services.api.history import EventFeed, OutputFeed
+from services.api.params import AnyRequest
 from services.api.problems import answer
 from services.api.reading import Reader
 
@@ -40,13 +43,34 @@ class Api:
         self.asgi = Gate(self.routes, token)
 
 
+class _Document(JsonRenderPlugin):
+    """The document without what the framework believes of errors."""
+
+    def render(self, request: AnyRequest, openapi_schema: dict[str, Any]) -> bytes:
+        """As JSON."""
+        return self.render_json(request, document(openapi_schema))
+
+
+def document(schema: dict[str, Any]) -> dict[str, Any]:
+    """An OpenAPI document that tells only what we answer: wrong parameters are a 422, not a 400."""
+    paths = {
+        path: {
+            method: operation
+            | {"responses": {k: v for k, v in operation["responses"].items() if k != "400"}}
+            for method, operation in item.items()
+        }
+        for path, item in schema["paths"].items()
+    }
+    return schema | {"paths": paths}
+
+
 def openapi() -> OpenAPIConfig:
     """What the document says of the whole."""
     return OpenAPIConfig(
         title="jetcrew",
         version=__version__,
         description="Workers, tasks and events of a crew. Reads only: commands go over NATS.",
-        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+        render_plugins=[_Document(path=["/", "/openapi.json"])],
         path="/schema",
         use_handler_docstrings=True,
         components=Components(

@@ -45,7 +45,8 @@ class Feed:
         self._reader = reader
         [self._live] = next(s.subjects for s in bus.topology.streams if s.name == stream)
         self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
-        self._followers = 0
+        self.followers = 0
+        """How many follow at this moment."""
         self._wanted = asyncio.Event()
         self._ended = False
         self._connections = 0
@@ -66,8 +67,8 @@ class Feed:
         Raises:
             TooManyStreams: no.
         """
-        if self._followers >= MOST_FOLLOWERS:
-            raise TooManyStreams(f"{self._followers} clients follow {self.stream} already")
+        if self.followers >= MOST_FOLLOWERS:
+            raise TooManyStreams(f"{self.followers} clients follow {self.stream} already")
 
     async def follow(
         self, subject: str, *, key: str, after: int, frame: Frame
@@ -77,7 +78,7 @@ class Feed:
         `key` is a token of the subjects that concern this follower. A server that is away is waited for;
         the generator ends with the process, or with the connection's end for good.
         """
-        self._followers += 1
+        self.followers += 1
         self._wanted.set()
         try:
             yield b"retry: 1000\n\n"
@@ -104,8 +105,8 @@ class Feed:
                     spoke = time.monotonic()
                 await _wait(woken)
         finally:
-            self._followers -= 1
-            if not self._followers:
+            self.followers -= 1
+            if not self.followers:
                 self._wanted.clear()
 
     async def _listen(self) -> None:

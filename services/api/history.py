@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Response, get
+from litestar.di import NamedDependency
 from litestar.response import Stream
 
 from contracts.errors import InvalidMessage
@@ -25,19 +26,24 @@ class OutputFeed(Feed):
     """Of the agents' output."""
 
 
+Reads = NamedDependency[Reader]
+Names = NamedDependency[Subjects]
+
+
 @get("/v1/tasks/{task:str}/events", responses=shown(Events) | problems(401, 404, 422, 503))
 async def task_events(
-    request: AnyRequest, reader: Reader, subjects: Subjects, event_feed: EventFeed,
-    task: Id, after: Seq = None, limit: Limit = 100,
+    request: AnyRequest, reader: Reads, subjects: Names,
+    event_feed: NamedDependency[EventFeed], task: Id, after: Seq = None, limit: Limit = 100,
 ) -> Response[Any]:  # fmt: skip
     """The history of a task; as server-sent events (`Accept: text/event-stream`) it goes on as it happens."""
-    record = await reader.find_task(TaskId(task))
-    subject = subjects.events(worker=record.worker if record else None, task=TaskId(task))
+    subject = subjects.events(task=TaskId(task))
     start = _resumed(request, after) or 0
-    if record is None and not await reader.page(event_feed.stream, subject, 0, 1):
+    streaming = _wants_stream(request)
+    # who comes again for more is let in even while the bus is away
+    known = (streaming and start > 0) or await reader.find_task(TaskId(task))
+    if not known and not await reader.page(event_feed.stream, subject, 0, 1):
         raise no_task(task)
-    if _wants_stream(request):
-        event_feed.check_room()
+    if streaming:
         return _stream(event_feed, subject, key=task, after=start, frame=frames.event_frame)
     stored = await reader.page(event_feed.stream, subject, start, limit)
     items = [item for item in map(frames.event_item, stored) if item is not None]
@@ -46,8 +52,8 @@ async def task_events(
 
 @get("/v1/tasks/{task:str}/output", responses=shown(Outputs) | problems(401, 404, 422, 503))
 async def task_output(
-    request: AnyRequest, reader: Reader, subjects: Subjects, output_feed: OutputFeed,
-    task: Id, after: Seq = None, limit: Limit = 100,
+    request: AnyRequest, reader: Reads, subjects: Names,
+    output_feed: NamedDependency[OutputFeed], task: Id, after: Seq = None, limit: Limit = 100,
 ) -> Response[Any]:  # fmt: skip
     """What the agent wrote; as server-sent events (`Accept: text/event-stream`) it goes on as it comes."""
     record = await reader.task(TaskId(task))
@@ -55,7 +61,6 @@ async def task_output(
     subject = subjects.output(record.worker, record.id)
     start = _resumed(request, after) or 0
     if _wants_stream(request):
-        output_feed.check_room()
         return _stream(output_feed, subject, key=task, after=start, frame=frames.output_frame)
     stored = await reader.page(output_feed.stream, subject, start, limit)
     items = [item for item in map(frames.output_item, stored) if item is not None]
@@ -68,8 +73,8 @@ async def task_output(
     responses=problems(401, 422, 503),
 )
 async def follow_events(
-    request: AnyRequest, reader: Reader, subjects: Subjects, event_feed: EventFeed,
-    worker: Filter = None, task: Filter = None, after: Seq = None,
+    request: AnyRequest, reader: Reads, subjects: Names,
+    event_feed: NamedDependency[EventFeed], worker: Filter = None, task: Filter = None, after: Seq = None,
 ) -> Stream:  # fmt: skip
     """Events as they happen, as server-sent events whose `id` is their place in the history.
 
@@ -78,7 +83,6 @@ async def follow_events(
     start = _resumed(request, after)
     if start is None:
         start = await reader.last_seq(event_feed.stream)
-    event_feed.check_room()
     subject = subjects.events(
         worker=None if worker is None else WorkerId(worker),
         task=None if task is None else TaskId(task),
@@ -106,6 +110,7 @@ def _resumed(request: AnyRequest, after: int | None) -> int | None:
 
 
 def _stream(feed: Feed, subject: str, *, key: str, after: int, frame: Frame) -> Stream:
+    feed.check_room()
     return Stream(
         feed.follow(subject, key=key, after=after, frame=frame),
         media_type=EVENT_STREAM,

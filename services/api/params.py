@@ -9,7 +9,7 @@ from litestar.params import PathParameter, QueryParameter
 
 from contracts.errors import InvalidMessage
 from contracts.ids import ID_PATTERN
-from services.api.problems import Problem
+from services.api.problems import MEDIA_TYPE, Problem
 
 HIGHEST_SEQ = 2**63 - 1
 
@@ -55,6 +55,7 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
             Problem,
             generate_examples=False,
             description=HTTPStatus(status).phrase,
+            media_type=MEDIA_TYPE,
         )
         for status in statuses
     }

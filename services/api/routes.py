@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from litestar import get
+from litestar.di import NamedDependency
 
 from contracts.errors import InvalidMessage
 from contracts.events import TaskState, WorkerState
@@ -17,7 +18,7 @@ from services.api.views import Health, Tasks, Workers
 
 @get("/v1/workers", responses=problems(401, 422, 503))
 async def list_workers(
-    reader: Reader,
+    reader: NamedDependency[Reader],
     states: Annotated[list[str] | None, states_of(WorkerState)] = None,
     agent: Filter = None,
     label: Label = None,
@@ -42,14 +43,14 @@ async def list_workers(
 
 
 @get("/v1/workers/{worker:str}", responses=problems(401, 404, 422, 503))
-async def get_worker(reader: Reader, worker: Id) -> WorkerRecord:
+async def get_worker(reader: NamedDependency[Reader], worker: Id) -> WorkerRecord:
     """All that is known of a worker."""
     return await reader.worker(WorkerId(worker))
 
 
 @get("/v1/tasks", responses=problems(401, 422, 503))
 async def list_tasks(
-    reader: Reader,
+    reader: NamedDependency[Reader],
     worker: Filter = None,
     states: Annotated[list[str] | None, states_of(TaskState)] = None,
     after: Filter = None,
@@ -70,7 +71,7 @@ async def list_tasks(
 
 
 @get("/v1/tasks/{task:str}", responses=problems(401, 404, 422, 503))
-async def get_task(reader: Reader, task: Id) -> TaskRecord:
+async def get_task(reader: NamedDependency[Reader], task: Id) -> TaskRecord:
     """All that is known of a task."""
     return await reader.task(TaskId(task))
 
@@ -82,7 +83,7 @@ async def healthz() -> Health:
 
 
 @get("/readyz", responses=problems(503))
-async def readyz(reader: Reader) -> Health:
+async def readyz(reader: NamedDependency[Reader]) -> Health:
     """The bus is there and can be read."""
     await reader.check()
     return Health()

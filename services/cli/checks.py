@@ -202,8 +202,7 @@ async def _reached(environment: Environment, target: Target) -> AsyncIterator[Fi
     try:
         async with linked(target) as bus:
             findings.append(Finding("server", OK, target.url))
-            async for finding in examine_bus(bus, replicas=environment.replicas):
-                findings.append(finding)
+            findings += [f async for f in examine_bus(bus, replicas=environment.replicas)]
     except NoCrew as error:
         findings.append(
             Finding("server", WRONG, str(error), "start it (jetcrew up), or correct the address")

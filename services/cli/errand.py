@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from contracts.bus import Bus, Stored
 from contracts.codec import decode
@@ -245,18 +247,18 @@ class Errand:
 
     async def _take_output(self, page: Sequence[Stored]) -> None:
         """Pieces in their order. What is gone for good (a bound of the stream) is counted."""
-        texts: dict[str, list[str]] = {}
+        texts: list[tuple[str, str]] = []
         for stored in page:
             piece = decode(stored.data, Output)
             expected = self._pieces.get(piece.run, 0) + 1
             self._missing += max(0, piece.n - expected)
             self._pieces[piece.run] = max(piece.n, expected - 1)
-            texts.setdefault(piece.stream, []).append(piece.text)
+            texts.append((piece.stream, piece.text))
         if self._unread:
             return
         try:
-            for source, parts in texts.items():
-                await self._screen.output("".join(parts), source)
+            for source, parts in itertools.groupby(texts, key=itemgetter(0)):
+                await self._screen.output("".join(text for _, text in parts), source)
         except OutputClosed:
             self._unread = True
             self._interrupts.asked.set()

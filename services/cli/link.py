@@ -53,8 +53,8 @@ async def linked(
 
 def quiet() -> None:
     """No log lines: a command speaks for itself."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
-    logging.getLogger("nats").setLevel(logging.CRITICAL + 1)  # noqa: TID251  # the library's own
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger("nats").setLevel(logging.CRITICAL)  # noqa: TID251  # the library's own
 
 
 async def call(

@@ -18,7 +18,12 @@ def configure(*, json: bool | None = None, level: Level = "info", process: str =
     as_json = not sys.stderr.isatty() if json is None else json
     render: list[structlog.typing.Processor]
     if as_json:
-        render = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Without local variables, which structlog's own default shows: they hold secrets.
+        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        render = [
+            structlog.processors.ExceptionRenderer(frames),
+            structlog.processors.JSONRenderer(),
+        ]
     else:
         render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     structlog.configure(

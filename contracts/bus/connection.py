@@ -223,7 +223,7 @@ class Bus:
     ) -> AsyncIterator[None]:
         try:
             subscription = await self.client.subscribe(subject, queue=queue, cb=take)
-            await self.client.flush(timeout=10)  # the server knows of it when this returns
+            await self.barrier()
         except ConnectionClosedError:
             raise BusClosed(self._line.why_closed()) from None
         except (TimeoutError, NatsError) as error:
@@ -234,6 +234,12 @@ class Bus:
             if not self.client.is_closed:
                 with contextlib.suppress(NatsError):
                     await subscription.unsubscribe()
+
+    async def barrier(self) -> None:
+        """Return when the server has all that was sent before. One flush is none: the client library may
+        write its PING ahead of what it has buffered, but not ahead of what the first flush waited for."""
+        await self.client.flush(timeout=10)
+        await self.client.flush(timeout=10)
 
     # -- consuming --------------------------------------------------------------------------------
 
@@ -256,15 +262,23 @@ class Bus:
 
     async def consume(
         self, consumer: Consumer, handle: Handle, *, stop: asyncio.Event,
-        concurrency: int = 1, key: Key | None = None, confirm: bool = True,
+        concurrency: int = 1, key: Key | None = None, confirm: bool = True, batch: int | None = None,
     ) -> None:  # fmt: skip
         """Handle a consumer's messages until `stop`; see contracts.bus.consume for what a handler's end means.
 
         `confirm=False` acknowledges without waiting for the server: for handlers that do no harm when the
-        same message comes again.
+        same message comes again. `batch` is how many messages may be under way; as many as are handled at
+        once, unless given.
         """
         await Consumption(
-            self, consumer, handle, stop=stop, concurrency=concurrency, key=key, confirm=confirm
+            self,
+            consumer,
+            handle,
+            stop=stop,
+            concurrency=concurrency,
+            key=key,
+            confirm=confirm,
+            batch=batch or concurrency,
         ).run()
 
     # -- reading ----------------------------------------------------------------------------------

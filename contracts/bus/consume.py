@@ -38,7 +38,7 @@ class Consumption:
 
     def __init__(
         self, bus: "Bus", consumer: Consumer, handle: Handle, *,
-        stop: asyncio.Event, concurrency: int, key: Key | None, confirm: bool,
+        stop: asyncio.Event, concurrency: int, key: Key | None, confirm: bool, batch: int,
     ) -> None:  # fmt: skip
         self._bus = bus
         self._consumer = consumer
@@ -47,6 +47,7 @@ class Consumption:
         self._concurrency = concurrency
         self._key = key
         self._confirm = confirm
+        self._batch = max(1, min(batch, consumer.max_ack_pending))
         self._deliveries: dict[int, Delivery] = {}
         self._tails: dict[Hashable, asyncio.Event] = {}
 
@@ -70,8 +71,7 @@ class Consumption:
             raise (fatal[0] if len(fatal) == 1 else errors) from None
 
     async def _loop(self) -> None:
-        batch = max(1, min(self._concurrency, self._consumer.max_ack_pending))
-        async with self._bus.pull(self._consumer, stop=self._stop, batch=batch) as deliveries:
+        async with self._bus.pull(self._consumer, stop=self._stop, batch=self._batch) as deliveries:
             if self._concurrency == 1:
                 async for delivery in deliveries:
                     await self._deliver(delivery)

@@ -93,7 +93,7 @@ async def service(
                     metadata=dict(endpoint.metadata),
                 )
             )
-        await bus.client.flush(timeout=10)  # whoever asks after this gets an answer
+        await bus.barrier()  # whoever asks after this gets an answer
         yield
     finally:
         if not bus.client.is_closed:

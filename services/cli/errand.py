@@ -32,7 +32,7 @@ from services.cli.signals import Interrupts
 from services.cli.text import verdict_line
 from services.cli.watch import Watch
 
-MANAGER_PATIENCE = 60.0
+MANAGER_PATIENCE = 120.0
 """Seconds for a manager to answer first."""
 LIVENESS_EVERY = 10.0
 LIVENESS_PATIENCE = 40.0

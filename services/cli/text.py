@@ -6,18 +6,15 @@ from collections.abc import Iterable, Sequence
 
 from contracts.events import TaskEnd, Usage
 
+# A sequence ends at the next introducer at the latest, so that no input makes the search quadratic.
+_STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x80-\x9f]*+"  # OSC, DCS, SOS, PM, APC
+_CSI = r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+"  # colours, cursor, modes
 _ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor, modes
-    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|\x9c)"  # OSC, DCS, SOS, PM, APC: titles, links, clipboard
-    r"|\x9b[0-?]*[ -/]*[@-~]"
-    r"|[\x90\x98\x9d-\x9f].*?(?:\x07|\x1b\\|\x9c)"
-    r"|\x1b[ -/]*[0-~]",  # two-character and character-set sequences
-    re.DOTALL,
+    rf"{_CSI}[@-~]"
+    rf"|{_STRING}(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b(?:[ -/]++[0-~]|[0-OQ-WYZ\\`-~])"  # character sets, reset, and other short ones
 )
-_OPEN_ENDED = re.compile(
-    r"(?:\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x9c]*|[ -/]*)?|\x9b[0-?]*[ -/]*|[\x90\x98\x9d-\x9f][^\x07\x9c]*|\r)\Z",
-    re.DOTALL,
-)
+_OPEN_ENDED = re.compile(rf"(?:{_CSI}|{_STRING}\x1b?|\x1b[ -/]*+|\r)\Z")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _HELD_CHARACTERS = 4096
 """Longer than this, a sequence that does not end is no sequence; its introducer alone is dropped."""

@@ -10,6 +10,8 @@ from wrapper.output.reading import shortened
 from wrapper.turn import Ran, Stop
 from wrapper.verdict import VerdictProblem
 
+_SHELL_SIGKILL = 137  # how a shell passes on that its command was killed
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -39,6 +41,8 @@ def broke(ran: Ran, agent: Agent, *, ends_with_event: bool) -> Ending | None:
         reason = classify(agent, ran.reading.error) or classify(agent, ran.stderr)
         return Ending("failed", reason or "agent-error", shortened(ran.reading.error))
     if ran.cause == "exit" and (ran.signal or ran.exit_code != 0):
+        if ran.oom and (ran.signal == "SIGKILL" or ran.exit_code == _SHELL_SIGKILL):
+            return Ending("failed", "oom", "The agent was killed: the worker's memory is used up.")
         reason = classify(agent, ran.stderr)
         last = next(iter(ran.stderr.splitlines()[-1:]), "")
         if ran.signal:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from wrapper.family import Family
+from wrapper.memory import oom_kills
 from wrapper.output import Adapter, Noted, Reading
 from wrapper.process import AgentProcess, StreamName, started
 
@@ -81,6 +82,8 @@ class Ran:
     """Seconds from the start to the last byte of output."""
     reading: Reading
     stderr: str
+    oom: bool = False
+    """Whether something in this container was killed for want of memory meanwhile."""
 
 
 async def take_turn(
@@ -111,6 +114,7 @@ class _Turn:
 
     async def run(self, family: Family) -> Ran:
         command = self.command
+        killed_before = oom_kills()
         async with started(
             command.argv,
             env=command.env,
@@ -141,6 +145,7 @@ class _Turn:
             took=round(self.heard_at - self.began, 3),
             reading=self.adapter.reading,
             stderr=self._stderr_text(),
+            oom=oom_kills() > killed_before,
         )
 
     def _stderr_text(self) -> str:

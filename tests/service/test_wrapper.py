@@ -1,11 +1,14 @@
 """The wrapper as a process, against a real server: what a manager sees of it."""
 
+import asyncio
 import itertools
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,6 +17,7 @@ from contracts.bus import Bus, apply_topology
 from contracts.events import Verdict
 from contracts.ids import WorkerId
 from contracts.reports import Finished, NotReady, Progress, Ready, SessionSeen
+from services.worker_manager.forwarder import Forwarders
 from tests.support.raw_nats import control_plane
 from tests.support.servers import Server, running_server
 from tests.support.waiting import eventually
@@ -316,3 +320,56 @@ async def test_an_agent_of_any_kind_reports_verdict_session_and_progress(
         progress = await ada.report(Progress)
         assert (progress.n, progress.kind, progress.text) == (1, "text", "working")
         assert (ada.workspace / "prompt").read_text().startswith("go on\n")
+
+
+async def test_a_worker_without_network_reaches_the_bus_through_a_socket(
+    make: Make, server: Server, tmp_path: Path
+) -> None:
+    address = urlsplit(server.url)
+    assert address.hostname is not None
+    assert address.port is not None
+    directory = tmp_path / "run"
+    async with Forwarders(address.hostname, address.port) as forwarders:
+        socket = await forwarders.open("ada", directory)
+        async with managed(make(bus_url=f"unix:{socket}")) as ada:
+            await ada.report(Ready, within=120)
+            await ada.assign("echo begun; while [ ! -e go ]; do sleep 0.02; done; echo over")
+            await eventually(lambda: bool(ada.asked), True)
+
+            await forwarders.close("ada")
+            (ada.workspace / "go").touch()
+            await eventually(lambda: "bus.disconnected" in ada.log, True)
+            await forwarders.open("ada", directory)
+
+            done = await ada.finished()
+            assert (done.state, done.end.text) == ("succeeded", "begun\nover")
+            assert "".join(piece.text for piece in await ada.output()) == "begun\nover\n"
+
+
+async def test_an_idle_wrapper_without_a_bus_ends_by_itself(make: Make, server: Server) -> None:
+    worker = make(boot={"bus_grace": 1.0})
+    async with managed(worker) as ada:
+        await ada.report(Ready, within=120)
+        await server.kill()
+        try:
+            assert await ada.exit_code(60) == 4
+        finally:
+            await server.start_again()
+
+
+async def test_without_boot_files_it_says_so_and_ends(tmp_path: Path) -> None:
+    (tmp_path / "boot.json").write_text('{"worker": "Ada"}')
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-I",
+        "-m",
+        "wrapper",
+        "--boot",
+        str(tmp_path),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+
+    assert process.returncode == 2
+    assert "$.worker" in said.decode()

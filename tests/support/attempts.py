@@ -85,7 +85,7 @@ class Bench:
         return place
 
     async def attempt(
-        self, prompt: str, *, seconds: float = 120.0, agent_session: str | None = None
+        self, prompt: str, *, seconds: float = 600.0, agent_session: str | None = None
     ) -> Finished:
         """Run one attempt to its report."""
         self.told, self.stop, self.run = Told(), Stop(), nonce()

@@ -21,11 +21,11 @@ LOST = (Path(__file__).parent / "captures/claude/resume_unknown.stderr.txt").rea
 
 def ran(
     *, cause: Cause = "exit", exit_code: int | None = 0, signal: str | None = None,
-    stderr: str = "", reading: Reading | None = None,
+    stderr: str = "", reading: Reading | None = None, oom: bool = False,
 ) -> Ran:  # fmt: skip
     return Ran(
         cause=cause, exit_code=exit_code, signal=signal, took=1.0, stderr=stderr,
-        reading=reading or Reading(text="hi", final=True),
+        reading=reading or Reading(text="hi", final=True), oom=oom,
     )  # fmt: skip
 
 
@@ -51,6 +51,9 @@ def test_exit_zero_is_enough_for_a_script() -> None:
     [
         (ran(exit_code=3), "exit-3"),
         (ran(exit_code=None, signal="SIGKILL"), "killed"),
+        (ran(exit_code=None, signal="SIGKILL", oom=True), "oom"),
+        (ran(exit_code=137, oom=True), "oom"),
+        (ran(exit_code=1, oom=True), "exit-1"),
         (ran(exit_code=1, stderr="API Error: 529 Overloaded"), "overloaded"),
         (ran(exit_code=1, reading=Reading(final=True, error="API Error: 429")), "rate-limited"),
         (ran(exit_code=0, reading=Reading(final=True, error="odd")), "agent-error"),

@@ -1,6 +1,7 @@
 """The gate in front of the real routes, and what comes through it whatever is asked."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
@@ -34,6 +35,8 @@ NAMES = (
 )
 EXPECTED = {200, 400, 404, 405, 422}
 """400 is the server's word for what is not HTTP at all."""
+
+REQUESTS = 1000 if os.environ.get("CI") else 250  # noqa: TID251  # tests have no settings
 
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 NUMBERS = ("0", "1", "-1", "1e3", "1001", f"{2**63 - 1}", f"{2**63}", "99" * 40)
@@ -119,17 +122,17 @@ async def test_a_page_whose_name_was_made_to_resolve_to_us_reads_nothing(api: Ru
 
 
 async def test_whatever_is_asked_the_server_does_not_fail(api: RunningApi) -> None:
-    """A thousand requests, from nearly right to nonsense: each is answered, or refused as a problem."""
+    """Requests from nearly right to nonsense: each is answered, or refused as a problem."""
 
     @settings(
-        max_examples=1000, deadline=None, database=None,
+        max_examples=REQUESTS, deadline=None, database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )  # fmt: skip
     @given(asked=asked)
     def ask(asked: dict[str, object]) -> None:
         url = _url(api.url, asked)
-        seen = str(asked["seen"] or "").encode("utf-8").replace(b"\r", b"").replace(b"\n", b"")
-        headers = [(b"last-event-id", seen.replace(b"\0", b"").strip())] if seen else []
+        seen = bytes(b for b in str(asked["seen"] or "").encode() if b > 32 and b != 127)
+        headers = [(b"last-event-id", seen)] if seen else []
         with client.stream("GET", url, headers=headers) as answer:
             kind = answer.headers.get("content-type", "")
             assert answer.status_code in EXPECTED, f"{url}: {answer.status_code}"

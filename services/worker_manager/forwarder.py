@@ -65,7 +65,11 @@ class Forwarders:
     ) -> None:
         for worker in list(self._doors):
             self._shut(worker)
-        await self._group.__aexit__(kind, error, trace)
+        await (
+            self._group.__aexit__(kind, error, trace)
+            if isinstance(error, asyncio.CancelledError)
+            else self._group.__aexit__(None, None, None)  # what the block raised goes on as it is
+        )
 
     async def open(self, worker: str, directory: Path) -> Path:
         """Listen on `bus.sock` in `directory`, which is made if it is missing and never replaced, because

@@ -130,7 +130,11 @@ class Images:
     ) -> None:
         for task in self._tasks:
             task.cancel()
-        await self._group.__aexit__(kind, error, trace)
+        await (
+            self._group.__aexit__(kind, error, trace)
+            if isinstance(error, asyncio.CancelledError)
+            else self._group.__aexit__(None, None, None)  # what the block raised goes on as it is
+        )
 
     async def ensure(
         self, agent: str, capabilities: Sequence[str], progress: Progress = untold
@@ -251,6 +255,8 @@ class Images:
                     raise ImageBuildFailed(recipe.tag, step, "\n".join(tail))
         except EngineRefused as error:
             raise ImageBuildFailed(recipe.tag, step, str(error)) from error
+        if not await self._present(unchecked):
+            raise EngineUnavailable(f"the build of {recipe.tag} broke off")
         if recipe.checks:
             await build.note(0, 0, "check the image")
             await self._engine.call(lambda client: _check(client, recipe, unchecked))

@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import docker
-import requests.exceptions
+import requests
 import urllib3.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.errors import NotFound as NotFound
+from docker.types import CancellableStream
 
 from contracts.errors import EngineRefused, EngineUnavailable, ImageMissing
 
@@ -40,6 +41,7 @@ class Engine:
         self._timeout = timeout
         self._client: docker.DockerClient | None = None
         self._lock = threading.Lock()
+        self._last = threading.local()
         self._slots = asyncio.Semaphore(CALLS)
 
     async def __aenter__(self) -> "Engine":
@@ -82,7 +84,7 @@ class Engine:
         `stop` is set. Errors as for `call`."""
         loop = asyncio.get_running_loop()
         items: asyncio.Queue[Callable[[], Any]] = asyncio.Queue()
-        answer = await self.call(begin)
+        answer, closable = await self.call(lambda client: self._opened(client, begin))
         closed = threading.Event()
 
         def read() -> None:
@@ -96,7 +98,7 @@ class Engine:
             except Exception as error:  # noqa: BLE001  # raised again where the items are awaited
                 _tell(loop, items.put_nowait, functools.partial(_raised, error))
             finally:
-                _release(answer)
+                _release(closable)
 
         threading.Thread(target=read, name="engine-stream", daemon=True).start()
         try:
@@ -109,7 +111,7 @@ class Engine:
                     yield value
         finally:
             closed.set()
-            _close(answer)
+            _close(closable)
 
     async def ping(self) -> None:
         """Raises EngineUnavailable unless the engine answers."""
@@ -120,6 +122,18 @@ class Engine:
         if self._client is not None:
             self._client.close()
 
+    def _opened(
+        self, client: docker.DockerClient, begin: Callable[[docker.DockerClient], Iterator[Any]]
+    ) -> "tuple[Iterator[Any], CancellableStream[Any]]":
+        """An answer, and what closes it from another thread: the library offers that for events only."""
+        answer = begin(client)
+        if isinstance(answer, CancellableStream):
+            return answer, answer
+        return answer, CancellableStream(answer, self._last.response)
+
+    def _remember(self, response: requests.Response, *_: Any, **__: Any) -> None:
+        self._last.response = response
+
     def _connected(self) -> docker.DockerClient:
         with self._lock:
             if self._client is None:
@@ -129,6 +143,7 @@ class Engine:
                     self._client = docker.DockerClient(base_url=self._host, num_pools=1000, **pools)
                 else:
                     self._client = docker.from_env(**pools)
+                self._client.api.hooks["response"].append(self._remember)
             return self._client
 
 
@@ -178,19 +193,16 @@ def _raised(error: Exception) -> Any:
     raise error
 
 
-def _close(answer: Any) -> None:
-    """Shuts the socket under an event stream, so that its thread ends. A build's answer cannot be closed
-    while its thread reads; that thread drops it at the next line."""
+def _close(stream: "CancellableStream[Any]") -> None:
+    """Shuts the socket below it: its thread wakes up, and the engine gives up a build."""
     with contextlib.suppress(Exception):
-        answer.close()
+        stream.close()
 
 
-def _release(answer: Any) -> None:
-    """Its connection, which no longer serves: the library leaves that to the garbage collector."""
-    response = getattr(answer, "_response", None)
-    if response is not None:
-        with contextlib.suppress(Exception):
-            response.close()
+def _release(stream: "CancellableStream[Any]") -> None:
+    """Its connection, which the library would leave to the garbage collector."""
+    with contextlib.suppress(Exception):
+        stream._response.close()  # type: ignore[attr-defined]  # noqa: SLF001  # there is no other way
 
 
 def absent_is_fine() -> AbstractContextManager[None]:

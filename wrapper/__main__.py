@@ -10,7 +10,7 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -136,8 +136,16 @@ async def _serve(
             await reports.ready(agent_version)
             log.info("worker.ready", agent=place.agent.name, agent_version=agent_version)
             await assignments.work()
-        for other in others:
-            other.cancel()
+        await _end(others)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel until it is heeded: before Python 3.12 a request that is answered in the same moment
+    swallows its cancellation."""
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=1.0)
 
 
 async def _closed(bus: Bus) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -80,6 +80,7 @@ class Errand:
         interrupts: Interrupts,
         given_up: Callable[[], JetcrewError | None],
         prove: Callable[[], None],
+        clear: Callable[[Bus], Awaitable[None]] | None,
     ) -> None:
         self._bus = bus
         self._order = order
@@ -87,6 +88,7 @@ class Errand:
         self._interrupts = interrupts
         self._given_up = given_up
         self._prove = prove
+        self._clear = clear
         self._watch = Watch(screen, order.worker, order.task)
         self._made = False
         self._submitted = False
@@ -186,6 +188,8 @@ class Errand:
                     raise
                 await asyncio.sleep(0.05)
         self._prove()
+        if self._clear is not None:
+            await self._clear(self._bus)
         if self._order.spec is None:
             self._may_work(record)
 

@@ -29,6 +29,10 @@ class CrewFailed(JetcrewError):
     """A part of the crew ended, or does not answer."""
 
 
+class DirectoryInUse(CrewFailed):
+    """Another process has a crew on this state directory."""
+
+
 class WorkerFailedToStart(JetcrewError):
     """The worker is not there to take the prompt."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from contracts.errors import BusUnavailable, ConfigurationInvalid
 from contracts.topology import Topology
 from services.cli.children import Backoff, Child, Tell
-from services.cli.failures import CrewFailed
+from services.cli.failures import CrewFailed, DirectoryInUse
 from services.cli.settings import Environment
 from services.kit.embedded import EmbeddedServer, PortInUse, StoreInUse
 from services.kit.identity.store import create_identity
@@ -97,7 +97,9 @@ async def hosted(
     async with contextlib.AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(server)
-        except (StoreInUse, PortInUse, ConfigurationInvalid, BusUnavailable) as error:
+        except StoreInUse as error:
+            raise DirectoryInUse(str(error)) from None
+        except (PortInUse, ConfigurationInvalid, BusUnavailable) as error:
             raise CrewFailed(str(error)) from None
         manager = _manager(environment, state, server.url, wanted, tell)
         api = _api(environment, state, server.url, wanted, tell) if wanted.api else None

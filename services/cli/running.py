@@ -15,8 +15,9 @@ from contracts.task import SubmitTask, TaskRecord
 from contracts.topology import DOOR_BYTES
 from contracts.worker import CreateWorker, WorkerRecord
 from services.cli.errand import Errand, Order, Outcome
-from services.cli.failures import Usage
+from services.cli.failures import OutputClosed, Usage, exit_code, first_of, sentence
 from services.cli.hosting import Wanted
+from services.cli.leftovers import OWNER, owner_of_this_process, sweep
 from services.cli.link import linked, quiet
 from services.cli.screen import Screen
 from services.cli.settings import Environment
@@ -53,7 +54,19 @@ class Request:
 
 
 async def run_request(request: Request) -> int:
-    """Carry out the command; its exit code."""
+    """Carry out the command; its exit code. With `as_json` there is one document, whatever happens."""
+    try:
+        outcome = await _carry_out(request)
+    except Exception as error:
+        if request.as_json and not isinstance(first_of(error), OutputClosed):
+            _print(failure_document(first_of(error)))
+        raise
+    if request.as_json:
+        _print(document(outcome))
+    return outcome.exit_code
+
+
+async def _carry_out(request: Request) -> Outcome:
     environment = Environment.read()
     order = order_of(request, environment)
     screen = Screen(document=request.as_json)
@@ -72,9 +85,7 @@ async def run_request(request: Request) -> int:
         else:
             _check_catalog(order, environment)
             outcome = await _hosted(request, environment, order, screen, interrupts)
-    if request.as_json:
-        _print(document(outcome))
-    return outcome.exit_code
+    return outcome
 
 
 def order_of(request: Request, environment: Environment) -> Order:
@@ -87,7 +98,9 @@ def order_of(request: Request, environment: Environment) -> Order:
     """
     task = TaskId(f"r-{nonce()[:12]}")
     secrets = {name: secret_value(environment, name) for name in request.secrets}
-    spec = None if request.worker else spec_of(request, request.name or f"run-{nonce()[:8]}")
+    owner = {} if request.keep else {OWNER: owner_of_this_process()}
+    name = request.name or f"run-{nonce()[:8]}"
+    spec = None if request.worker else spec_of(request, name, labels=owner)
     size = len(encode(SubmitTask(prompt=request.prompt, timeout=request.timeout)))
     if size > DOOR_BYTES - 1024:
         raise TooLarge(size, DOOR_BYTES - 1024, "prompt")
@@ -165,7 +178,8 @@ async def _over(
     async with linked(target, debug=debug) as bus:
         given_up = standby.given_up if standby else _never
         prove = standby.prove if standby else _never
-        return await Errand(bus, order, screen, interrupts, given_up, prove).run()
+        clear = sweep if standby is not None and standby.hosting else None
+        return await Errand(bus, order, screen, interrupts, given_up, prove, clear).run()
 
 
 def _never() -> None:
@@ -185,7 +199,16 @@ def document(outcome: Outcome) -> str:
             "task": shown(outcome.task),
             "end": outcome.task.end if outcome.task else None,
             "worker": shown(outcome.worker),
+            "error": None,
         }
+    ).decode()
+
+
+def failure_document(error: BaseException) -> str:
+    """The one JSON document of a run that came to nothing."""
+    told = {"message": sentence(error), "field": getattr(error, "field", None)}
+    return msgspec.json.encode(
+        {"exit_code": exit_code(error), "task": None, "end": None, "worker": None, "error": told}
     ).decode()
 
 

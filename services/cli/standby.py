@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from services.cli.children import Tell
-from services.cli.failures import CrewFailed, Interrupted
+from services.cli.failures import CrewFailed, DirectoryInUse, Interrupted
 from services.cli.hosting import Hosted, Wanted, hosted
 from services.cli.settings import Environment
 from services.cli.signals import Interrupts
@@ -98,7 +98,7 @@ class Standby:
 
     def _hopeless(self) -> bool:
         """Whether the failure is one that waiting does not mend: not that another run holds the directory."""
-        return self._why is not None and "in use by process" not in str(self._why)
+        return self._why is not None and not isinstance(self._why, DirectoryInUse)
 
 
 @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """`jetcrew run` on an empty state directory: everything that is missing is started, and put away again."""
 
+import hashlib
 import json
 import signal
 from pathlib import Path
@@ -60,15 +61,18 @@ def test_a_kept_worker_has_its_files_for_the_next_prompt(jetcrew: Cli) -> None:
 
 
 def test_a_secret_comes_from_the_environment_and_reaches_the_agent_only(jetcrew: Cli) -> None:
-    prompt = 'test "$PASSWORD" = hunter2-hunter2 && echo "got $COLOUR"'
+    value = "hunter2-hunter2"
+    digest = hashlib.sha256(value.encode()).hexdigest()
+    prompt = 'printf %s "$PASSWORD" | sha256sum; echo "said $PASSWORD in $COLOUR"'
     done = jetcrew(
         "run", *SHELL, "--secret", "PASSWORD", "--env", "COLOUR=blue", "--json", prompt,
-        PASSWORD="hunter2-hunter2",
+        PASSWORD=value,
     )  # fmt: skip
 
     assert done.code == 0, done.err
-    assert "got blue" in done.err
-    assert "hunter2-hunter2" not in done.out + done.err
+    assert digest in done.err
+    assert "in blue" in done.err
+    assert value not in done.out + done.err
 
 
 def test_ctrl_c_cancels_the_task_and_puts_everything_away(jetcrew: Cli) -> None:
@@ -158,3 +162,22 @@ def _host(state: Path) -> int | None:
         return None
     assert isinstance(pid, int)
     return pid
+
+
+def test_what_a_killed_run_leaves_is_cleared_away_by_the_next(jetcrew: Cli) -> None:
+    with jetcrew.started("run", *SHELL, "--name", "left", "echo begun; sleep 600") as running:
+        running.until(lambda: "begun" in running.out)
+        running.signal(signal.SIGKILL)
+        running.wait()
+    assert jetcrew("run", *SHELL, "true").code == 0
+    with jetcrew.started("up", "--json") as up:
+        up.until(lambda: up.out.endswith("\n"))
+        up.until(lambda: jetcrew("worker", "list", "--json").document == [])
+
+
+def test_json_holds_the_error_when_it_comes_to_nothing(jetcrew: Cli) -> None:
+    done = jetcrew("run", "--json", "--agent", "shel", "x")
+
+    assert (done.code, done.document["exit_code"], done.document["task"]) == (2, 2, None)
+    assert done.document["error"]["field"] == "$.agent"
+    assert "unknown agent" in done.complaint

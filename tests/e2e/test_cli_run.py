@@ -181,3 +181,13 @@ def test_json_holds_the_error_when_it_comes_to_nothing(jetcrew: Cli) -> None:
     assert (done.code, done.document["exit_code"], done.document["task"]) == (2, 2, None)
     assert done.document["error"]["field"] == "$.agent"
     assert "unknown agent" in done.complaint
+
+
+def test_without_an_engine_auto_says_that_nothing_is_isolated(jetcrew: Cli) -> None:
+    done = jetcrew(
+        "run", "--agent", "shell", "true",
+        JETCREW_RUNTIME="auto", DOCKER_HOST=f"unix://{jetcrew.state}/no-engine",
+    )  # fmt: skip
+
+    assert done.code == 0, done.err
+    assert sum("no isolation" in line for line in done.err.splitlines()) == 1

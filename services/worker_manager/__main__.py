@@ -92,9 +92,9 @@ async def _work(
     commands = Commands(crew, credentials, consumers["JC_CMD", "mgr"], VERBS)
     testimony = Testimony(crew, credentials)
     intake = Intake(crew, consumers["JC_TASK", "mgr"])
-    engine = Engine()
     target = urlsplit(settings.url.split(",")[0])
     async with (
+        Engine() as engine,
         Forwarders(target.hostname or "127.0.0.1", target.port or 4222) as forwarders,
         Images(
             engine,

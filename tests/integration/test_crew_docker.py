@@ -1,0 +1,165 @@
+"""The crew with workers in hardened containers, and the real Claude Code in both runtimes."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import JetcrewError
+from tests.support.anthropic import AnthropicEndpoint, Says, anthropic_endpoint, in_order, result
+from tests.support.claude import claude_cli
+from tests.support.crew import RunningCrew, running_crew
+from tests.support.engine import need_engine
+from tests.support.images import worker_image
+
+BUILD = 600
+"""Seconds that the first build of an image may take."""
+
+
+@pytest.fixture
+async def crew(tmp_path: Path) -> AsyncIterator[RunningCrew]:
+    need_engine()
+    async with running_crew(tmp_path) as running:
+        try:
+            yield running
+        finally:
+            for name in ("ada",):
+                try:
+                    await running.ask("worker.delete", {"name": name})
+                    await running.until(name, "stopped", within=60)
+                except (JetcrewError, AssertionError):  # the test itself tells what went wrong
+                    _remove(running)
+
+
+def _remove(crew: RunningCrew) -> None:
+    label = f"jetcrew.crew={crew.server.identity.crew}"
+    for container in need_engine().containers.list(all=True, filters={"label": label}):
+        container.remove(force=True, v=True)
+
+
+async def start(crew: RunningCrew, agent: str, **spec: object) -> None:
+    made = await crew.ask(
+        "worker.create", {"name": "ada", "agent": agent, "runtime": "docker"} | spec
+    )
+    assert made.error is None, made.error
+    await crew.until("ada", "ready", "failed", within=BUILD)
+
+
+async def test_a_script_runs_in_a_hardened_container_that_has_no_network(crew: RunningCrew) -> None:
+    """R18."""
+    await worker_image("shell")
+    await start(crew, "shell", network="none")
+    script = "id -u; grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; touch /x 2>&1; ls /sys/class/net"
+    await crew.submit("ada", script, task="t-1")
+    task = await crew.ended("t-1")
+
+    assert task.end is not None
+    words = task.end.text.split()
+    assert words[0] == "1000"
+    assert words[words.index("CapEff:") + 1].strip("0") == ""
+    assert words[words.index("NoNewPrivs:") + 1] == "1"
+    assert words[words.index("Seccomp:") + 1] == "2"
+    assert "Read-only file system" in task.end.text
+    assert words[-1] == "lo"
+
+
+async def test_a_killed_container_fails_its_task_once_and_is_replaced(crew: RunningCrew) -> None:
+    """R12, R20: the workspace outlives it."""
+    await worker_image("shell")
+    await start(crew, "shell", network="none")
+    await crew.submit("ada", "echo kept > file; sleep 300", task="t-1")
+    await crew.running("t-1")
+    record = await crew.worker("ada")
+    assert record is not None
+    container = need_engine().containers.get(str(record.unit))
+    container.kill()
+    first = await crew.ended("t-1")
+    await crew.submit("ada", "cat file; pwd", task="t-2")
+    second = await crew.ended("t-2")
+
+    assert (first.state, first.end and first.end.reason) == ("failed", "killed")
+    kinds = await crew.kinds("jetcrew.evt.task.ada.t-1.>")
+    assert kinds == ["queued", "started", "failed"]
+    assert second.end is not None
+    assert (second.state, second.end.text.split()) == ("succeeded", ["kept", "/workspace"])
+
+
+async def test_nothing_of_a_deleted_worker_stays_on_the_engine(crew: RunningCrew) -> None:
+    """R14."""
+    await worker_image("shell")
+    await start(crew, "shell")
+    await crew.ask("worker.delete", {"name": "ada"})
+    await crew.until("ada", "stopped")
+    label = f"jetcrew.crew={crew.server.identity.crew}"
+    engine = need_engine()
+
+    assert engine.containers.list(all=True, filters={"label": label}) == []
+    assert engine.volumes.list(filters={"label": label}) == []
+
+
+KEY = "sk-ant-scripted-key"
+
+
+async def _two_turns(crew: RunningCrew, endpoint: AnthropicEndpoint) -> None:
+    await crew.submit("ada", "Remember the word BLUE42.", task="t-1")
+    first = await crew.ended("t-1", within=180)
+    await crew.submit("ada", "Which word?", task="t-2")
+    second = await crew.ended("t-2", within=180)
+
+    assert (first.state, second.state) == ("succeeded", "succeeded"), (first.end, second.end)
+    assert first.agent_session == second.agent_session is not None
+    assert first.end is not None
+    assert first.end.verdict is not None
+    assert (first.end.verdict.summary, first.end.usage is not None) == ("as asked", True)
+    assert "Always answer in haiku." in endpoint.requests[0].said
+    assert "BLUE42" in endpoint.requests[-1].said
+    everything = json.dumps([e.data.decode() for e in await crew.events()])
+    assert KEY not in everything
+    assert await crew.kinds("jetcrew.evt.task.ada.t-2.>") == [
+        "queued", "started", "session", "succeeded",
+    ]  # fmt: skip
+
+
+def _script() -> Says:
+    return Says(f"Done.\n{result(summary='as asked')}")
+
+
+async def _with_key(crew: RunningCrew, endpoint_url: str) -> dict[str, object]:
+    stored = await crew.ask(
+        "secret.put", {"name": "ANTHROPIC_API_KEY", "value": KEY, "worker": "ada"}
+    )
+    assert stored.error is None
+    return {
+        "secrets": ["ANTHROPIC_API_KEY"],
+        "env": {"ANTHROPIC_BASE_URL": endpoint_url},
+        "instructions": "Always answer in haiku.",
+    }
+
+
+async def test_claude_goes_on_with_its_conversation_as_a_plain_process(tmp_path: Path) -> None:
+    """R20, R21."""
+    path = f"{claude_cli()}:/usr/local/bin:/usr/bin:/bin"
+    async with (
+        anthropic_endpoint(in_order(_script())) as endpoint,
+        running_crew(tmp_path, JETCREW_HOST_PATH=path) as crew,
+    ):
+        spec = await _with_key(crew, endpoint.url)
+        await crew.create("ada", agent="claude", **spec)
+        await _two_turns(crew, endpoint)
+
+
+async def test_claude_goes_on_with_its_conversation_in_a_hardened_container(
+    crew: RunningCrew,
+) -> None:
+    """R18, R20, R21."""
+    await worker_image("claude")
+    gateway = need_engine().networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
+    async with anthropic_endpoint(in_order(_script()), host=gateway) as endpoint:
+        spec = await _with_key(crew, endpoint.url)
+        await start(crew, "claude", **spec)
+        await _two_turns(crew, endpoint)
+        record = await crew.worker("ada")
+        assert record is not None
+        inspected = json.dumps(need_engine().api.inspect_container(str(record.unit)))
+        assert KEY not in inspected

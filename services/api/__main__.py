@@ -76,7 +76,7 @@ async def _closed(bus: Bus, stop: asyncio.Event) -> None:
         for wait in waits:
             wait.cancel()
     if bus.closed.is_set() and not stop.is_set():
-        raise BusClosed("the connection to the NATS server has ended for good")
+        raise BusClosed(bus.why_closed())
 
 
 def _fail(code: int, error: JetcrewError) -> int:

@@ -36,6 +36,44 @@ EVERYTHING = ""
 """The key of a follower whom every message concerns."""
 
 
+class Page:
+    """What follows a place in a stream, read once for all who stand there.
+
+    Followers that have seen everything stand in the same place, so that however many they are, a new
+    message is read once and encoded once.
+    """
+
+    def __init__(self, reader: Reader, stream: str, subject: str, frame: Frame) -> None:
+        self._reader, self._stream, self._subject, self._frame = reader, stream, subject, frame
+        self._reading = asyncio.Lock()
+        self._reads = 0
+        self._after = -1
+        self._last: int | None = None
+        self._chunk = b""
+
+    async def after(self, seq: int) -> tuple[int | None, bytes]:
+        """The sequence of the last message read after `seq`, None if there is none, and all of them encoded.
+
+        Raises:
+            BusUnavailable: the bus does not answer in time.
+        """
+        asked = self._reads
+        async with self._reading:
+            # what was there stays there; that nothing was there counts only if it was read after we asked
+            if self._after != seq or (self._last is None and self._reads <= asked):
+                self._reads += 1
+                self._after = -1
+                page = await self._reader.page(self._stream, self._subject, seq, PAGE)
+                self._last = page[-1].seq if page else None
+                self._chunk = b"".join(filter(None, map(self._frame, page)))
+                self._after = seq
+            return self._last, self._chunk
+
+    def forget(self) -> None:
+        """Read anew: what was there may be gone with a server's disk."""
+        self._after = -1
+
+
 class Feed:
     """The followers of one stream; owns the subscription that wakes them."""
 
@@ -45,6 +83,7 @@ class Feed:
         self._reader = reader
         [self._live] = next(s.subjects for s in bus.topology.streams if s.name == stream)
         self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._pages: WeakValueDictionary[str, Page] = WeakValueDictionary()
         self.followers = 0
         """How many follow at this moment."""
         self._wanted = asyncio.Event()
@@ -77,14 +116,16 @@ class Feed:
     ) -> AsyncGenerator[bytes, None]:
         """The messages of `subject` after a sequence, then those to come, for as long as it is iterated.
 
-        `key` is a token of the subjects that concern this follower. A server that is away is waited for;
-        the generator ends with the process, or with the connection's end for good.
+        `key` is a token of the subjects that concern this follower; a subject always has the same `frame`.
+        A server that is away is waited for; the generator ends with the process, or with the connection's
+        end for good.
         """
         self.followers += 1
         self._wanted.set()
         try:
             yield b"retry: 1000\n\n"
             connection, spoke = -1, time.monotonic()
+            page = self._pages.setdefault(subject, Page(self._reader, self.stream, subject, frame))
             while not self._ended and not self._bus.closed.is_set():
                 woken = self._waiting.setdefault(key, asyncio.Event())
                 current = self._connections
@@ -93,12 +134,12 @@ class Feed:
                         # what a crash took away is not waited for
                         after = min(after, await self._reader.last_seq(self.stream))
                         connection = current
-                    page = await self._reader.page(self.stream, subject, after, PAGE)
+                    last, chunk = await page.after(after)
                 except (BusUnavailable, BusClosed):
-                    page = []
-                if page:
-                    after = page[-1].seq
-                    if chunk := b"".join(filter(None, map(frame, page))):
+                    last, chunk = None, b""
+                if last is not None:
+                    after = last
+                    if chunk:
                         yield chunk
                         spoke = time.monotonic()
                     continue
@@ -130,6 +171,8 @@ class Feed:
 
     def _reconnected(self) -> None:
         self._connections += 1
+        for page in list(self._pages.values()):
+            page.forget()
         self._wake_all()
 
     def _wake_all(self) -> None:

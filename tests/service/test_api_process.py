@@ -137,7 +137,7 @@ async def test_credentials_that_are_not_taken_end_it(server: Server, tmp_path: P
     code, said = await ended(environment(server, tmp_path, JETCREW_CREDS=str(stranger)))
 
     assert code == 1
-    assert "does not take these credentials" in said[-1]
+    assert "authorization" in said[-1].lower()
 
 
 async def test_it_ends_when_its_credential_is_revoked(tmp_path: Path) -> None:
@@ -161,4 +161,4 @@ async def test_it_ends_when_its_credential_is_revoked(tmp_path: Path) -> None:
             _, said = await child.communicate()
 
     assert child.returncode == 1
-    assert "ended for good" in said.decode().splitlines()[-1]
+    assert "the connection was closed: nats: " in said.decode().splitlines()[-1]

@@ -12,6 +12,7 @@ from tests.support.claude import claude_cli
 from tests.support.crew import RunningCrew, running_crew
 from tests.support.engine import need_engine
 from tests.support.images import worker_image
+from tests.support.waiting import eventually
 
 BUILD = 600
 """Seconds that the first build of an image may take."""
@@ -68,8 +69,12 @@ async def test_a_killed_container_fails_its_task_once_and_is_replaced(crew: Runn
     """R12, R20: the workspace outlives it."""
     await worker_image("shell")
     await start(crew, "shell", network="none")
-    await crew.submit("ada", "echo kept > file; sleep 300", task="t-1")
-    await crew.running("t-1")
+    await crew.submit("ada", "echo kept > file; echo begun; sleep 300", task="t-1")
+
+    async def begun() -> bool:
+        return bool(await crew.bus.page("JC_OUT", "jetcrew.out.ada.t-1"))
+
+    await eventually(begun, expected=True, within=60)
     record = await crew.worker("ada")
     assert record is not None
     container = need_engine().containers.get(str(record.unit))

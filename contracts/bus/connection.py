@@ -65,10 +65,6 @@ class Bus:
         """A sentence on why the connection ended."""
         return self._line.why_closed()
 
-    def why_closed(self) -> str:
-        """A sentence about the end of a connection that was closed for good."""
-        return self._line.why_closed()
-
     def on_reconnect(self, call: Callable[[], None]) -> None:
         """Have `call` called after each reconnect: what was watched may have changed meanwhile."""
         self._line.on_reconnect.append(call)

@@ -1,6 +1,7 @@
 """Who gets in, and where the API may listen."""
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,6 +137,12 @@ def test_on_loopback_no_token_is_needed(host: str) -> None:
 def test_with_a_token_every_address_may_be_bound_and_is_found_on_loopback() -> None:
     with bind(HttpSettings(host="0.0.0.0", token=SecretStr(TOKEN))) as listener:
         assert url_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_small_answers_are_not_held_back() -> None:
+    """asyncio sets TCP_NODELAY only where the protocol is named; without it an answer takes 40 ms."""
+    with bind(HttpSettings()) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_a_host_that_does_not_exist_is_a_wrong_setting() -> None:

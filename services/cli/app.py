@@ -91,6 +91,10 @@ def run(arguments: Sequence[str]) -> int:
         return _wrong_usage(error)
     except BrokenPipeError:
         return _unread()
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # as click reports it
+            return _unread()
+        return leaving.code if isinstance(leaving.code, int) else 1
     except BaseException as error:  # noqa: BLE001  # the last line of defence: no traceback for users
         return _failed(error, debug=debug)
     return code if isinstance(code, int) else 0
@@ -110,8 +114,6 @@ def _failed(error: BaseException, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     cause = first_of(error)
-    if isinstance(cause, SystemExit):
-        return cause.code if isinstance(cause.code, int) else 1
     if isinstance(cause, OutputClosed):
         return _unread()
     if not isinstance(cause, KeyboardInterrupt):

@@ -80,6 +80,7 @@ def run(arguments: Sequence[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     debug = "--debug" in arguments
+    stdout = sys.stdout
     try:
         code = root.main(args=list(arguments), prog_name="jetcrew", standalone_mode=False)
         sys.stdout.flush()
@@ -92,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _unread()
     except SystemExit as leaving:
-        if isinstance(leaving.__context__, BrokenPipeError):  # as click reports it
+        if sys.stdout is not stdout:  # click met a closed pipe, and put a wrapper there
             return _unread()
         return leaving.code if isinstance(leaving.code, int) else 1
     except BaseException as error:  # noqa: BLE001  # the last line of defence: no traceback for users

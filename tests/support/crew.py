@@ -33,8 +33,8 @@ class RunningCrew:
     settings: dict[str, str] = field(default_factory=dict)
     manager: asyncio.subprocess.Process | None = None
 
-    async def start_manager(self) -> None:
-        """Returns when its doors answer."""
+    async def spawn_manager(self) -> asyncio.subprocess.Process:
+        """Start one, and do not wait for it."""
         environment = {
             "PATH": os.environ["PATH"],  # noqa: TID251  # tests have no settings
             "HOME": str(self.server.state.root.parent),
@@ -45,11 +45,14 @@ class RunningCrew:
             **self.settings,
         }
         with self.log.open("ab") as log:
-            self.manager = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "services.worker_manager",
                 env=environment, stderr=log, cwd=Path(__file__).parents[2],
             )  # fmt: skip
-        manager = self.manager
+
+    async def start_manager(self) -> None:
+        """Returns when its doors answer."""
+        manager = self.manager = await self.spawn_manager()
 
         async def answers() -> bool:
             assert manager.returncode is None, f"the manager ended:\n{self.log.read_text()[-3000:]}"

@@ -89,10 +89,7 @@ class Line:
             raise BusUnavailable(f"cannot connect to {url}: {error}") from None
         finally:
             refusal.cancel()
-            # the library loses a cancellation that meets a refused connection: say it until it is heard
-            while not connecting.done():
-                connecting.cancel()
-                await asyncio.wait({connecting}, timeout=0.05)
+            await _cancelled(connecting)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _let_in(self, url: str) -> None:
@@ -112,8 +109,11 @@ class Line:
         with contextlib.suppress(NatsError, TimeoutError, OSError):
             if self.client.is_connected:
                 await self.client.flush(timeout=5)
+        reconnecting = self.client._reconnection_task  # noqa: SLF001  # closing does not wait for it
         with contextlib.suppress(NatsError, OSError):
             await self.client.close()
+        if reconnecting is not None:
+            await _cancelled(reconnecting)
 
     async def _on_closed(self) -> None:
         if not self._ending:
@@ -145,3 +145,11 @@ class Line:
             if self.client.is_connected and reading is not None and reading.done():
                 log.error("bus.reading_stopped")
                 await self.client.force_reconnect()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """Cancel until it is heeded: the library loses a cancellation that meets a refused connection, and what
+    it leaves running would keep the process from ending."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.05)

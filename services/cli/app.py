@@ -115,7 +115,7 @@ def _failed(error: BaseException, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     cause = first_of(error)
-    if isinstance(cause, OutputClosed):
+    if isinstance(cause, OutputClosed | BrokenPipeError):
         return _unread()
     if not isinstance(cause, KeyboardInterrupt):
         _complain(sentence(cause))

@@ -130,8 +130,6 @@ class Stream:
     duplicate_window: float = 2 * MINUTE
     deny_delete: bool = False
     deny_purge: bool = False
-    persist_async: bool = False
-    """Acknowledge before the disk has it: for bulk that may be lost with the power (R1 only)."""
     republish_to: str | None = None
     """Where its messages appear once more when they are stored; the tail of its one subject is kept."""
     numbered_by: str | None = None
@@ -161,7 +159,6 @@ class Bucket:
     per_key_ttl: bool = False
     marker_ttl: float = 0
     """Seconds that the marker of an expired key stays."""
-    persist_async: bool = False
 
     @property
     def stream(self) -> str:
@@ -208,7 +205,7 @@ class Topology:
             ),
             Stream(
                 name="JC_OUT", subjects=(f"{p}.out.>",), max_bytes=2 * GIB, max_age=3 * DAY,
-                persist_async=True, republish_to=f"{p}.live.>",
+                republish_to=f"{p}.live.>",
             ),
             Stream(
                 name="JC_RES", subjects=(f"{p}.res.*",), max_bytes=256 * MIB, max_age=7 * DAY,
@@ -253,7 +250,7 @@ class Topology:
             Bucket(name="jc_session"),
             Bucket(name="jc_image"),
             Bucket(name="jc_node", per_key_ttl=True, marker_ttl=MINUTE),
-            Bucket(name="jc_lease", republished=False, per_key_ttl=True, marker_ttl=MINUTE, persist_async=True),
+            Bucket(name="jc_lease", republished=False, per_key_ttl=True, marker_ttl=MINUTE),
             Bucket(name="jc_revoked", republished=False),
             Bucket(name="jc_secret", republished=False),
         )  # fmt: skip

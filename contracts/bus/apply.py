@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 ABSENT = {10059, 10014}
 """JetStream: stream not found, consumer not found."""
-FIXED = ("retention", "storage", "persist_mode", "deny_delete", "deny_purge")
+FIXED = ("retention", "storage", "deny_delete", "deny_purge")
 """Settings of a stream that cannot be changed once it is made."""
 _NS = 1_000_000_000
 
@@ -65,8 +65,6 @@ def stream_config(stream: Stream, topology: Topology) -> dict[str, Any]:
         "deny_delete": stream.deny_delete,
         "deny_purge": stream.deny_purge,
     }
-    if stream.persist_async and topology.replicas == 1:
-        config["persist_mode"] = "async"
     if stream.republish_to is not None:
         config["republish"] = {"src": stream.subjects[0], "dest": stream.republish_to}
     return config
@@ -100,8 +98,6 @@ def bucket_config(bucket: Bucket, topology: Topology) -> dict[str, Any]:
             "src": f"$KV.{bucket.name}.>",
             "dest": f"{topology.prefix}.kv.{bucket.name}.>",
         }
-    if bucket.persist_async and topology.replicas == 1:
-        config["persist_mode"] = "async"
     return config
 
 

@@ -77,6 +77,10 @@ class Child:
         """How often it ended without having run for a while."""
         return self._backoff.ends
 
+    def from_now_on(self, **variables: str) -> None:
+        """Variables that its next starts get."""
+        self._environment |= variables
+
     async def keep_up(self) -> None:
         """Start it, again and again, until `stop`."""
         while not self._stopping.is_set():

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from contracts.errors import BusUnavailable, ConfigurationInvalid
 from contracts.topology import Topology
@@ -66,7 +67,7 @@ class Hosted:
         return None
 
     async def http_url(self) -> str:
-        """Where the API listens, once it does.
+        """Where the API listens, once it does; it will listen there again when it has to be started anew.
 
         Raises:
             CrewFailed: it does not get so far.
@@ -75,6 +76,7 @@ class Hosted:
         async with _in_time("the HTTP API"):
             while True:
                 if (found := _told(self.state, self.api.pid)) is not None:
+                    self.api.from_now_on(JETCREW_API__PORT=str(urlsplit(found).port))
                     return found
                 if error := self.given_up():
                     raise error
@@ -209,7 +211,6 @@ def _told(state: StateDirectory, pid: int | None) -> str | None:
 
 def _port_of_last_time(state: StateDirectory) -> int:
     import socket
-    from urllib.parse import urlsplit
 
     try:
         told = json.loads((state.root / "api.json").read_bytes())

@@ -306,6 +306,36 @@ def test_a_crew_whose_first_process_is_killed_goes_with_it(tmp_path: Path) -> No
         again.until(lambda: again.out.endswith("\n"))
 
 
+def test_nothing_stays_behind_when_server_and_first_process_die_together(tmp_path: Path) -> None:
+    jetcrew = Cli(tmp_path / "state")
+    with jetcrew.started("up", "--json") as running:
+        running.until(lambda: running.out.endswith("\n"))
+        server = running.child("nats-server")
+        with jetcrew.started("run", "--agent", "shell", "echo begun; sleep 600") as prompt:
+            prompt.until(lambda: "begun" in prompt.out)
+            running.signal(signal.SIGSTOP)
+            psutil.Process(server).kill()
+            running.signal(signal.SIGKILL)
+            running.wait()
+            assert prompt.wait() == 3, prompt.err
+            assert "does not answer" in prompt.err.splitlines()[-1]
+    give_up = time.monotonic() + PATIENCE
+    while _of_the_control_plane(jetcrew.state) and time.monotonic() < give_up:
+        time.sleep(0.1)
+
+    assert _of_the_control_plane(jetcrew.state) == []
+    with jetcrew.started("up", "--json") as again:
+        again.until(lambda: again.out.endswith("\n"))
+        for worker in jetcrew("worker", "list", "--json").document:
+            assert jetcrew("worker", "delete", worker["name"]).code == 0
+
+
+def _of_the_control_plane(state: Path) -> list[str]:
+    """Workers outlive it, as they should."""
+    parts = ("services.", "nats-server", "bin/jetcrew")
+    return [words for words in processes_of(state) if any(part in words for part in parts)]
+
+
 def test_the_command_line_lives_in_one_directory(tmp_path: Path) -> None:
     jetcrew = Cli(tmp_path / "state", {"HOME": str(tmp_path / "home")})
     (tmp_path / "home").mkdir()

@@ -154,7 +154,6 @@ async def test_claude_goes_on_with_its_conversation_as_a_plain_process(tmp_path:
         await _two_turns(crew, endpoint)
 
 
-@pytest.mark.soak
 async def test_claude_goes_on_with_its_conversation_in_a_hardened_container(
     crew: RunningCrew,
 ) -> None:

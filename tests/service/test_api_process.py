@@ -128,7 +128,6 @@ async def test_a_wrong_setting_is_told_in_one_line(tmp_path: Path) -> None:
     assert said[0].startswith("jetcrew api: JETCREW_API__PORT: ")
 
 
-@pytest.mark.soak
 async def test_credentials_that_are_not_taken_end_it(server: Server, tmp_path: Path) -> None:
     stranger = tmp_path / "stranger.creds"
     async with running_server(tmp_path / "other") as other:
@@ -141,7 +140,6 @@ async def test_credentials_that_are_not_taken_end_it(server: Server, tmp_path: P
     assert "authorization" in said[-1].lower()
 
 
-@pytest.mark.soak
 async def test_it_ends_when_its_credential_is_revoked(tmp_path: Path) -> None:
     """A connection that closes for good ends the process; something above it starts it anew."""
     async with (

@@ -3,48 +3,22 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from contracts.errors import JetcrewError
 from tests.support.anthropic import AnthropicEndpoint, Says, anthropic_endpoint, in_order, result
 from tests.support.claude import claude_cli
+from tests.support.containers import container_crew, gateway, start
 from tests.support.crew import RunningCrew, running_crew
 from tests.support.engine import need_engine
 from tests.support.images import worker_image
-from tests.support.waiting import eventually
-
-BUILD = 600
-"""Seconds that the first build of an image may take."""
 
 
 @pytest.fixture
 async def crew(tmp_path: Path) -> AsyncIterator[RunningCrew]:
-    need_engine()
-    async with running_crew(tmp_path) as running:
-        try:
-            yield running
-        finally:
-            for name in ("ada",):
-                try:
-                    await running.ask("worker.delete", {"name": name})
-                    await running.until(name, "stopped", within=60)
-                except (JetcrewError, AssertionError):  # the test itself tells what went wrong
-                    _remove(running)
-
-
-def _remove(crew: RunningCrew) -> None:
-    label = f"jetcrew.crew={crew.server.identity.crew}"
-    for container in need_engine().containers.list(all=True, filters={"label": label}):
-        container.remove(force=True, v=True)
-
-
-async def start(crew: RunningCrew, agent: str, **spec: object) -> None:
-    made = await crew.ask(
-        "worker.create", {"name": "ada", "agent": agent, "runtime": "docker"} | spec
-    )
-    assert made.error is None, made.error
-    await crew.until("ada", "ready", "failed", within=BUILD)
+    async with container_crew(tmp_path) as running:
+        yield running
 
 
 async def test_a_script_runs_in_a_hardened_container_that_has_no_network(crew: RunningCrew) -> None:
@@ -63,31 +37,6 @@ async def test_a_script_runs_in_a_hardened_container_that_has_no_network(crew: R
     assert words[words.index("Seccomp:") + 1] == "2"
     assert "Read-only file system" in task.end.text
     assert words[-1] == "lo"
-
-
-async def test_a_killed_container_fails_its_task_once_and_is_replaced(crew: RunningCrew) -> None:
-    """R12, R20: the workspace outlives it."""
-    await worker_image("shell")
-    await start(crew, "shell", network="none")
-    await crew.submit("ada", "echo kept > file; echo begun; sleep 300", task="t-1")
-
-    async def begun() -> bool:
-        return bool(await crew.bus.page("JC_OUT", "jetcrew.out.ada.t-1"))
-
-    await eventually(begun, expected=True, within=60)
-    record = await crew.worker("ada")
-    assert record is not None
-    container = need_engine().containers.get(str(record.unit))
-    container.kill()
-    first = await crew.ended("t-1")
-    await crew.submit("ada", "cat file; pwd", task="t-2")
-    second = await crew.ended("t-2")
-
-    assert (first.state, first.end and first.end.reason) == ("failed", "killed")
-    kinds = await crew.kinds("jetcrew.evt.task.ada.t-1.>")
-    assert kinds == ["queued", "started", "failed"]
-    assert second.end is not None
-    assert (second.state, second.end.text.split()) == ("succeeded", ["kept", "/workspace"])
 
 
 async def test_nothing_of_a_deleted_worker_stays_on_the_engine(crew: RunningCrew) -> None:
@@ -130,7 +79,7 @@ def _script() -> Says:
     return Says(f"Done.\n{result(summary='as asked')}")
 
 
-async def _with_key(crew: RunningCrew, endpoint_url: str) -> dict[str, object]:
+async def _with_key(crew: RunningCrew, endpoint_url: str) -> dict[str, Any]:
     stored = await crew.ask(
         "secret.put", {"name": "ANTHROPIC_API_KEY", "value": KEY, "worker": "ada"}
     )
@@ -159,12 +108,9 @@ async def test_claude_goes_on_with_its_conversation_in_a_hardened_container(
 ) -> None:
     """R18, R20, R21."""
     await worker_image("claude")
-    gateway = need_engine().networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
-    async with anthropic_endpoint(in_order(_script()), host=gateway) as endpoint:
+    async with anthropic_endpoint(in_order(_script()), host=gateway()) as endpoint:
         spec = await _with_key(crew, endpoint.url)
-        await start(crew, "claude", **spec)
+        record = await start(crew, "claude", **spec)
         await _two_turns(crew, endpoint)
-        record = await crew.worker("ada")
-        assert record is not None
         inspected = json.dumps(need_engine().api.inspect_container(str(record.unit)))
         assert KEY not in inspected

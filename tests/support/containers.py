@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from contracts.errors import JetcrewError
 from contracts.worker import WorkerRecord

@@ -6,6 +6,7 @@ JetcrewError
 │   ├── NotThere            the worker, task or agent it speaks of does not exist
 │   └── AlreadyThere        the name is taken
 ├── TooLarge                one byte over the limit of the door it was going through
+├── ResourceExhausted       no node had room for a worker within the time it may wait
 ├── Retry                   not now: deliver again after a delay
 ├── BusUnavailable          no server, or none that answers within the time given
 ├── BusClosed               the connection ended for good (credential expired or revoked)
@@ -73,6 +74,15 @@ class TooLarge(JetcrewError):
         )
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
+
+
+class ResourceExhausted(JetcrewError):
+    """No node had room for a worker for as long as it may wait; `str()` is the reason its record gives."""
+
+    def __init__(self, waited: float, why: str) -> None:
+        super().__init__(f"resource-exhausted: no room within {waited:g} s: {why}")
+        self.waited = waited
+        self.why = why
 
 
 class Retry(JetcrewError):

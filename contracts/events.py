@@ -80,7 +80,10 @@ class WorkerRequested(_WorkerEvent, tag="worker.requested", frozen=True, kw_only
 
 
 class WorkerQueued(_WorkerEvent, tag="worker.queued", frozen=True, kw_only=True):
-    """No node has room; it starts when its turn comes."""
+    """There is no room for it now; it starts when its turn comes. The reason says what is short."""
+
+    place: int | None = None
+    """Its place in the line when it was queued; 1 is next."""
 
 
 class WorkerBuilding(_WorkerEvent, tag="worker.building", frozen=True, kw_only=True):

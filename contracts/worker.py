@@ -32,6 +32,15 @@ Runtime = Literal["docker", "process"]
 RuntimeChoice = Literal["auto", "docker", "process"]
 Network = Literal["none", "bridge"]
 Desired = Literal["running", "paused", "stopped"]
+Lifetime = Literal["task", "persistent"]
+Wait = Annotated[
+    float,
+    Meta(
+        ge=0,
+        le=2_592_000,
+        description="Seconds, thirty days at most; 0 is never.",
+    ),
+]
 
 
 class Limits(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,6 +73,17 @@ class CreateWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):
     network: Network = "bridge"
     """`bridge`: out to the internet, not to other workers; `none`: nothing but the bus. Docker only."""
     limits: Limits = Limits()
+    lifetime: Lifetime = "persistent"
+    """`task`: it is deleted once its first task is over; `persistent`: once somebody, or a rule, says so."""
+    idle_pause: Wait | None = None
+    """Seconds without a task, running or queued, after which it is frozen until one comes; 0: never; None: as
+    the operator has set it."""
+    idle_expiry: Wait | None = None
+    """Seconds without a task, running or queued, after which it is deleted; 0: never; None: as the operator
+    has set it."""
+    queue_timeout: Wait | None = None
+    """Seconds it may wait for room before it fails as `resource-exhausted`; 0: for ever; None: as the operator
+    has set it."""
     labels: Annotated[dict[Token, Label], Meta(max_length=64)] = {}
 
 
@@ -161,6 +181,8 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Units that ended and were replaced since a task last succeeded in starting."""
     keep_workspace: bool = False
     ready_at: Instant | None = None
+    idle_since: Instant | None = None
+    """Since when it has had no task, while it is `ready` or `paused`."""
     owed: list[Owed] = field(default_factory=list)
     """Events of the last change that are not known to be published yet."""
     evt_seq: int = 0

@@ -124,7 +124,7 @@ def test_a_change_that_breaks_a_reader_is_found_and_named(
     [
         ("messages/new", {"type": "object"}),
         ("$defs/New", {"type": "object"}),
-        (f"{CREATE}/properties/lifetime", {"type": "string", "default": "task"}),
+        (f"{CREATE}/properties/shade", {"type": "string", "default": "task"}),
         (f"{CREATE}/properties/runtime/enum", ["auto", "docker", "podman", "process"]),
         (f"{CREATE}/properties/env/maxProperties", 256),
         ("$defs/Limits/properties/pids/minimum", 1),

@@ -12,6 +12,7 @@ JetcrewError
 ├── BusClosed               the connection ended for good (credential expired or revoked)
 ├── Denied                  the credential does not allow it
 ├── QueueFull               a door's bound is reached: the publisher has to wait
+├── Damaged                 a stored object is not what was stored: parts of it are gone
 ├── Conflict                a compare-and-set found another revision
 ├── LeaseLost               a lease is someone else's by now
 ├── TopologyDrift           the streams on the server are not the ones this version uses
@@ -107,6 +108,10 @@ class Denied(JetcrewError):
 
 class QueueFull(JetcrewError):
     """The stream, or this subject of it, holds as many messages as it may; try again later."""
+
+
+class Damaged(JetcrewError):
+    """What came out of the object store is not what was put into it."""
 
 
 class Conflict(JetcrewError):

@@ -1,5 +1,6 @@
-"""Subjects, streams, consumers and buckets: spelled here and nowhere else."""
+"""Subjects, streams, consumers, buckets and object stores: spelled here and nowhere else."""
 
+import base64
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -166,6 +167,36 @@ class Bucket:
         return f"KV_{self.name}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectStore:
+    """An object store as data, in the layout that every client knows: chunks, and one meta message a name.
+
+    It refuses what it has no room for; what is in it goes after `max_age` seconds.
+    """
+
+    name: str
+    max_bytes: int
+    max_age: float
+
+    @property
+    def stream(self) -> str:
+        """The stream underneath."""
+        return f"OBJ_{self.name}"
+
+    @property
+    def subjects(self) -> tuple[str, str]:
+        """Of all chunks and of all meta messages."""
+        return self.chunks(">"), f"$O.{self.name}.M.>"
+
+    def chunks(self, put: str) -> str:
+        """The chunks of one `put`, oldest first."""
+        return f"$O.{self.name}.C.{put}"
+
+    def meta(self, name: str) -> str:
+        """What is known of an object: its size, its digest, where its chunks are."""
+        return f"$O.{self.name}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+
+
 @dataclass(frozen=True)
 class Topology:
     """Everything that must exist on a server before jetcrew works on it."""
@@ -254,6 +285,15 @@ class Topology:
             Bucket(name="jc_revoked", republished=False),
             Bucket(name="jc_secret", republished=False),
         )  # fmt: skip
+
+    @property
+    def objects(self) -> tuple[ObjectStore, ...]:
+        """Written by the control plane only."""
+        return (ObjectStore(name=ARTIFACTS, max_bytes=2 * GIB, max_age=30 * DAY),)
+
+    def object_store(self, name: str) -> ObjectStore:
+        """The object store of that name."""
+        return next(store for store in self.objects if store.name == name)
 
 
 WORKER, TASK, SESSION, IMAGE, NODE, LEASE, REVOKED, SECRET = (

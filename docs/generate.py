@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from contracts.schema import MESSAGES, document, dumps, violations
-from contracts.topology import COMMANDS, DOOR_ONLY, Bucket, Consumer, Stream, Topology
+from contracts.topology import COMMANDS, DOOR_ONLY, Bucket, Consumer, ObjectStore, Stream, Topology
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -51,7 +51,7 @@ def broken() -> list[str]:
 
 
 def bus(topology: Topology) -> str:
-    """Subjects, streams, consumers and buckets."""
+    """Subjects, streams, consumers, buckets and object stores."""
     sections = [
         "# The bus\n\nGenerated from `contracts/topology.py` and `contracts/schema.py`; `just docs` writes it.",
         "## Commands\n\nEach has two doors: `jetcrew.cmd.…` is durable, `jetcrew.api.…` waits for the result.",
@@ -71,6 +71,11 @@ def bus(topology: Topology) -> str:
         table(
             ("bucket", "changes appear on", "keys expire"),
             (bucket(topology, b) for b in topology.buckets),
+        ),
+        "## Object stores\n\nWritten by the control plane only; `nats object ls` and `get` read them.",
+        table(
+            ("store", "stream", "subjects", "keeps", "bounds", "when full"),
+            map(object_store, topology.objects),
         ),
     ]
     return "\n\n".join(sections) + "\n"
@@ -122,6 +127,13 @@ def bucket(topology: Topology, of: Bucket) -> tuple[str, ...]:
     """A row of the buckets' table."""
     shown = f"`{topology.prefix}.kv.{of.name}.>`" if of.republished else "nothing"
     return f"`{of.name}`", shown, "yes" if of.per_key_ttl else "no"
+
+
+def object_store(of: ObjectStore) -> tuple[str, ...]:
+    """A row of the object stores' table."""
+    keeps = f"{duration(of.max_age)} at most"
+    names = f"`{of.name}`", f"`{of.stream}`", code(of.subjects)
+    return *names, keeps, size(of.max_bytes), "refuses the new"
 
 
 def code(names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import structlog
 
 from contracts.bus.reads import ApiRefused
 from contracts.errors import TopologyDrift
-from contracts.topology import Bucket, Consumer, Stream, Topology
+from contracts.topology import Bucket, Consumer, ObjectStore, Stream, Topology
 
 if TYPE_CHECKING:
     from contracts.bus.connection import Bus
@@ -33,6 +33,8 @@ async def apply_topology(bus: "Bus") -> list[str]:
     touched = []
     for bucket in topology.buckets:
         touched += await _apply(bus, bucket_config(bucket, topology))
+    for store in topology.objects:
+        touched += await _apply(bus, object_store_config(store, topology))
     # the ledger before the door whose numbering looks at it
     for stream in sorted(topology.streams, key=lambda s: s.numbered_by is not None):
         touched += await _apply(
@@ -99,6 +101,28 @@ def bucket_config(bucket: Bucket, topology: Topology) -> dict[str, Any]:
             "dest": f"{topology.prefix}.kv.{bucket.name}.>",
         }
     return config
+
+
+def object_store_config(store: ObjectStore, topology: Topology) -> dict[str, Any]:
+    """The configuration of an object store's stream, as every client lays one out."""
+    return {
+        "name": store.stream,
+        "subjects": list(store.subjects),
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
+        "max_bytes": store.max_bytes,
+        "max_age": int(store.max_age * _NS),
+        "max_msg_size": -1,
+        "storage": "file",
+        "num_replicas": topology.replicas,
+        "duplicate_window": 120 * _NS,
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "deny_delete": False,
+        "deny_purge": False,
+    }
 
 
 def consumer_config(consumer: Consumer) -> dict[str, Any]:

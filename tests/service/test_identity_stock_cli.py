@@ -1,8 +1,5 @@
 """The stock `nats` command line with an operator's credential: what it is told to do, it does."""
 
-import asyncio
-import os
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +9,7 @@ from contracts.bus import Bus
 from contracts.topology import Topology
 from tests.support.raw_nats import control_plane, everything
 from tests.support.servers import Server, running_server
+from tests.support.stock import need_stock, stock
 
 S = Topology().subjects
 EVENT = "jetcrew.evt.worker.ada.ready"
@@ -19,10 +17,7 @@ EVENT = "jetcrew.evt.worker.ada.ready"
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    if shutil.which("nats") is None:
-        if os.environ.get("CI"):  # noqa: TID251  # tests have no settings
-            pytest.fail("the nats command line is not installed")
-        pytest.skip("the nats command line is not installed")
+    need_stock()
     async with running_server(tmp_path, applied=True) as server:
         yield server
 
@@ -34,22 +29,6 @@ async def bus(server: Server) -> AsyncIterator[Bus]:
         await bus.publish("$KV.jc_secret.key", b'{"value":"s3cret"}')
         await bus.publish(EVENT, b'{"type":"worker.ready"}')
         yield bus
-
-
-async def cli(server: Server, *words: str) -> tuple[int, str]:
-    """Exit code and everything said."""
-    home = server.state.root / "cli"
-    process = await asyncio.create_subprocess_exec(
-        "nats", "--server", server.url, "--creds", str(server.creds("operator")),
-        "--inbox-prefix", "_INBOX.ops.operator", *words,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={"PATH": os.environ["PATH"], "XDG_CONFIG_HOME": str(home)},  # noqa: TID251  # of the child
-    )  # fmt: skip
-    async with asyncio.timeout(60):
-        said, _ = await process.communicate()
-    return process.returncode or 0, said.decode()
 
 
 TOUR: list[tuple[list[str], str]] = [
@@ -71,7 +50,7 @@ TOUR: list[tuple[list[str], str]] = [
 async def test_the_tour_works(server: Server, bus: Bus) -> None:
     failed = {}
     for words, expected in TOUR:
-        code, said = await cli(server, *words)
+        code, said = await stock(server, *words)
         if code != 0 or expected not in said:
             failed[" ".join(words)] = said
 
@@ -97,7 +76,7 @@ async def test_what_an_operator_may_not_do_fails_and_changes_nothing(
     before = await everything(bus)
     done = {}
     for words in FORBIDDEN:
-        code, said = await cli(server, *words)
+        code, said = await stock(server, *words)
         if code == 0 or "s3cret" in said:
             done[" ".join(words)] = said
 
@@ -114,6 +93,6 @@ async def test_an_answer_aimed_at_a_record_leaves_it_alone(server: Server, bus: 
         "jetcrew.evt.worker.ada.forged",
         "$JS.API.STREAM.PURGE.JC_EVT",
     ):
-        await cli(server, "pub", source, "", "--reply", target)
+        await stock(server, "pub", source, "", "--reply", target)
 
     assert await everything(bus) == before

@@ -136,6 +136,17 @@ def test_what_a_door_takes_can_be_passed_on_with_headers() -> None:
     }
 
 
+def test_every_object_store_is_bounded_and_every_name_has_a_subject_of_its_own() -> None:
+    [store] = TOPOLOGY.objects
+    names = ["ada/t1/transcript", "ada/t1/evidence-1", "a.b/c*d", "ä"]
+    metas = {store.meta(name) for name in names}
+
+    assert min(store.max_bytes, store.max_age) > 0
+    assert len(metas) == len(names)
+    assert all(_matches(store.subjects[1], meta) and meta.count(".") == 3 for meta in metas)
+    assert _matches(store.subjects[0], store.chunks("0a1b"))
+
+
 def test_secrets_leases_and_revocations_are_shown_to_nobody() -> None:
     hidden = {bucket.name for bucket in TOPOLOGY.buckets if not bucket.republished}
 

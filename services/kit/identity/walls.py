@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contracts.ids import TaskId, WorkerId
-from contracts.topology import ARTIFACTS, INBOX, SESSION, Topology
+from contracts.topology import INBOX, SESSION, Topology
 
 Outside = Literal["OPERATORS", "READERS", "WORKERS"]
 
@@ -56,8 +56,10 @@ def _doors(topology: Topology) -> Iterator[Opening]:
 def _reads(topology: Topology) -> Iterator[Opening]:
     """What operators and readers may look at. Buckets that hold secrets are named nowhere here, and there
     is no wildcard that could stand for them."""
-    objects = f"OBJ_{ARTIFACTS}"
-    watched = [bucket.stream for bucket in topology.buckets if bucket.republished] + [objects]
+    watched = [
+        *(bucket.stream for bucket in topology.buckets if bucket.republished),
+        *(store.stream for store in topology.objects),
+    ]
     logs = ["JC_EVT", "JC_OUT"]
     shown = [*logs, "JC_RES", "JC_DLQ", *watched]
     session = f"KV_{SESSION}"

@@ -1,0 +1,327 @@
+"""The object store: transcripts, evidence, bundles; laid out so that every client can list and read it.
+
+The client library's own is not used: its `get` and `list` make a consumer each, which readers may not,
+which is left behind, and which waits for ever for a chunk that is gone; its `put` retries nothing.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+
+from contracts.bus import reads
+from contracts.bus.messages import Expect, Stored
+from contracts.codec import decode, encode
+from contracts.errors import Conflict, Damaged, InvalidMessage, NotThere, TooLarge
+from contracts.ids import Instant, nonce
+from contracts.topology import ARTIFACTS
+
+if TYPE_CHECKING:
+    from contracts.bus.connection import Bus
+
+CHUNK = 131_072
+"""Bytes in one chunk."""
+PAGE = 32
+"""Chunks that one request for them brings."""
+TRIES = 20
+"""Lost races for a name after which something other than a race is the matter."""
+_DIGEST = "SHA-256="
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+_LONGEST_NAME = 256
+
+Source = bytes | Path | AsyncIterable[bytes]
+Progress = Callable[[int], None]
+"""Called with the bytes that have passed so far."""
+
+
+class _Options(Struct, omit_defaults=True):
+    max_chunk_size: int = 0
+
+
+class _Meta(Struct, kw_only=True, omit_defaults=True):
+    """The meta message, in the words that all clients share."""
+
+    name: str
+    description: str = ""
+    metadata: dict[str, str] = {}
+    options: _Options = field(default_factory=_Options)
+    bucket: str
+    nuid: str
+    size: int = 0
+    mtime: Instant
+    chunks: int = 0
+    digest: str = ""
+    deleted: bool = False
+
+
+class Artifact(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of a stored object."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    """Of the whole, in hexadecimal."""
+    chunks: int
+    put: str
+    """Names this put among all of the store."""
+    at: datetime
+    description: str = ""
+    labels: dict[str, str] = {}
+
+
+class Artifacts:
+    """The objects of one store. Readers need direct gets and nothing else."""
+
+    def __init__(self, bus: "Bus", name: str = ARTIFACTS) -> None:
+        self._bus = bus
+        self._store = bus.topology.object_store(name)
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    async def put(
+        self, name: str, source: Source, *, limit: int, replace: bool = False, description: str = "",
+        labels: dict[str, str] | None = None, progress: Progress | None = None,
+    ) -> Artifact:  # fmt: skip
+        """Store what `source` holds, of at most `limit` bytes, as it comes. Nothing of it stays when that fails.
+
+        Raises:
+            InvalidMessage: no object can have this name.
+            TooLarge: the source holds more than `limit`.
+            Conflict: there is one of that name, and `replace` is false.
+            QueueFull: the store is full.
+            BusUnavailable, BusClosed: as for `Bus.publish`.
+        """
+        check_name(name)
+        if not replace and await self.info(name) is not None:
+            raise Conflict(f"there is an object {name} already")
+        put = nonce()
+        try:
+            size, chunks, digest = await self._put_chunks(put, source, limit, progress, name)
+            meta = _Meta(
+                name=name, description=description, metadata=labels or {},
+                options=_Options(CHUNK), bucket=self._store.name, nuid=put, size=size,
+                mtime=datetime.now(UTC), chunks=chunks, digest=digest,
+            )  # fmt: skip
+            return await self._name(meta, replace=replace)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await self._purge(put)
+            raise
+
+    async def _put_chunks(
+        self, put: str, source: Source, limit: int, progress: Progress | None, name: str
+    ) -> tuple[int, int, str]:
+        subject = self._store.chunks(put)
+        digest, size, chunks, last = hashlib.sha256(), 0, 0, 0
+        async for chunk in _chunks(source):
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(size, limit, f"object {name}")
+            digest.update(chunk)
+            # a chunk whose acknowledgement was lost must not stand there twice
+            receipt = await self._bus.publish(
+                subject, chunk, id=f"{put}-{chunks}", expect=Expect(last)
+            )
+            last = receipt.seq
+            chunks += 1
+            if progress is not None:
+                progress(size)
+        return size, chunks, _DIGEST + urlsafe_b64encode(digest.digest()).decode()
+
+    async def _name(self, meta: _Meta, *, replace: bool) -> Artifact:
+        """Give the put its name; from then on it is there. What bore the name before goes."""
+        subject = self._store.meta(meta.name)
+        for _ in range(TRIES):
+            stored = await reads.last(self._bus, self._store.stream, subject)
+            before = _meta(stored)
+            if before is not None and not before.deleted and not replace:
+                raise Conflict(f"there is an object {meta.name} already")
+            try:
+                await self._bus.publish(
+                    subject, encode(meta), headers={"Nats-Rollup": "sub"},
+                    expect=Expect(stored.seq if stored else 0),
+                )  # fmt: skip
+            except Conflict:
+                continue
+            if before is not None and before.nuid != meta.nuid:
+                await self._purge(before.nuid)
+            return _artifact(meta)
+        raise Conflict(f"object {meta.name} changed {TRIES} times while it was to be changed once")
+
+    async def delete(self, name: str) -> bool:
+        """Remove an object; False when there is none."""
+        subject = self._store.meta(name)
+        for _ in range(TRIES):
+            stored = await reads.last(self._bus, self._store.stream, subject)
+            before = _meta(stored)
+            if stored is None or before is None or before.deleted:
+                return False
+            gone = _Meta(
+                name=name, bucket=self._store.name, nuid=before.nuid, mtime=datetime.now(UTC),
+                deleted=True,
+            )  # fmt: skip
+            try:
+                await self._bus.publish(
+                    subject, encode(gone), headers={"Nats-Rollup": "sub"}, expect=Expect(stored.seq)
+                )
+            except Conflict:
+                continue
+            await self._purge(before.nuid)
+            return True
+        raise Conflict(f"object {name} changed {TRIES} times while it was to be deleted")
+
+    async def _purge(self, put: str) -> None:
+        await self._bus.purge(self._store.stream, self._store.chunks(put))
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def info(self, name: str) -> Artifact | None:
+        """What is known of an object; None when there is none."""
+        stored = await reads.direct(self._bus, self._store.stream, self._store.meta(name))
+        meta = _meta(stored)
+        return _artifact(meta) if meta is not None and not meta.deleted else None
+
+    async def list(self, prefix: str = "") -> list[Artifact]:
+        """The objects whose names begin with `prefix`, by name."""
+        found: dict[str, Artifact] = {}
+        after = 0
+        everything = self._store.subjects[1]
+        while page := await self._bus.page(self._store.stream, everything, after=after):
+            after = page[-1].seq
+            for stored in page:
+                meta = _meta(stored)
+                if meta is None or not meta.name.startswith(prefix):
+                    continue
+                found.pop(meta.name, None)
+                if not meta.deleted:
+                    found[meta.name] = _artifact(meta)
+        return [found[name] for name in sorted(found)]
+
+    async def read(
+        self, artifact: Artifact, *, progress: Progress | None = None
+    ) -> AsyncIterator[bytes]:
+        """The object's bytes as they come. What was yielded counts only once this ends without an error.
+
+        Raises:
+            Damaged: parts are missing, or it does not have the digest it was stored with.
+            BusUnavailable: the store does not answer.
+        """
+        digest, size, after = hashlib.sha256(), 0, 0
+        while size < artifact.size_bytes:
+            page = await reads.page(
+                self._bus, self._store.stream, self._store.chunks(artifact.put),
+                after=after, limit=PAGE,
+            )  # fmt: skip
+            if not page:
+                raise Damaged(
+                    f"object {artifact.name} has {size:,} of its {artifact.size_bytes:,} bytes; "
+                    "it was replaced meanwhile, or its chunks have aged away"
+                )
+            after = page[-1].seq
+            for stored in page:
+                digest.update(stored.data)
+                size += len(stored.data)
+                if progress is not None:
+                    progress(size)
+                yield stored.data
+        if size != artifact.size_bytes or digest.hexdigest() != artifact.sha256:
+            raise Damaged(f"object {artifact.name} does not have the digest it was stored with")
+
+    async def get(self, name: str, *, limit: int) -> bytes:
+        """A whole object of at most `limit` bytes.
+
+        Raises:
+            NotThere: there is none of that name.
+            TooLarge: it holds more than `limit`.
+            Damaged, BusUnavailable: as for `read`.
+        """
+        artifact = await self._found(name)
+        if artifact.size_bytes > limit:
+            raise TooLarge(artifact.size_bytes, limit, f"object {name}")
+        return b"".join([piece async for piece in self.read(artifact)])
+
+    async def save(self, name: str, file: Path, *, progress: Progress | None = None) -> Artifact:
+        """Write an object to a file, which appears whole or not at all.
+
+        Raises:
+            NotThere, Damaged, BusUnavailable: as for `get`.
+            OSError: the file cannot be written.
+        """
+        artifact = await self._found(name)
+        part = file.with_name(f".{file.name}.{nonce()}")
+        try:
+            with await asyncio.to_thread(part.open, "xb") as out:
+                async for piece in self.read(artifact, progress=progress):
+                    await asyncio.to_thread(out.write, piece)
+            await asyncio.to_thread(part.replace, file)
+        finally:
+            await asyncio.to_thread(part.unlink, missing_ok=True)
+        return artifact
+
+    async def _found(self, name: str) -> Artifact:
+        artifact = await self.info(name)
+        if artifact is None:
+            raise NotThere(f"there is no object {name!r} in {self._store.name}")
+        return artifact
+
+
+def check_name(name: str) -> None:
+    """Refuse what no object may be called.
+
+    Raises:
+        InvalidMessage: it is longer than 256 characters, or not words joined by slashes.
+    """
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+        raise InvalidMessage(
+            f"an object's name is words of letters, digits, dots, dashes and underscores, joined by "
+            f"slashes, {_LONGEST_NAME} characters at most; got {name[:80]!r}",
+            field="$.name",
+        )
+
+
+async def _chunks(source: Source) -> AsyncIterator[bytes]:
+    """The source in pieces of `CHUNK` bytes, the last one shorter."""
+    if isinstance(source, bytes):
+        for at in range(0, len(source), CHUNK):
+            yield source[at : at + CHUNK]
+        return
+    if isinstance(source, Path):
+        with await asyncio.to_thread(source.open, "rb") as file:
+            while piece := await asyncio.to_thread(file.read, CHUNK):
+                yield piece
+        return
+    waiting = bytearray()
+    async for piece in source:
+        waiting += piece
+        while len(waiting) >= CHUNK:
+            yield bytes(waiting[:CHUNK])
+            del waiting[:CHUNK]
+    if waiting:
+        yield bytes(waiting)
+
+
+def _meta(stored: Stored | None) -> _Meta | None:
+    if stored is None or not stored.data:
+        return None
+    return decode(stored.data, _Meta)
+
+
+def _artifact(meta: _Meta) -> Artifact:
+    digest = meta.digest.partition("=")[2]
+    return Artifact(
+        name=meta.name,
+        size_bytes=meta.size,
+        sha256=urlsafe_b64decode(digest).hex() if digest else "",
+        chunks=meta.chunks,
+        put=meta.nuid,
+        at=meta.mtime,
+        description=meta.description,
+        labels=meta.metadata,
+    )

@@ -12,7 +12,7 @@ from contracts.ids import Token
 
 Placeholder = str
 """May hold `{session}`, `{workspace}`, `{home}`, `{prompt_file}` or `{env.NAME}`, a value of the worker's
-own `env` (never a secret). What else stands in braces is left as it is."""
+own `env`, or else of the agent's (never a secret). What else stands in braces is left as it is."""
 
 OutputFormat = Literal["text", "claude", "codex", "opencode", "gemini", "droid"]
 
@@ -76,7 +76,9 @@ class Agent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`result-block`: the last `<result>{…}</result>` of the final text; `exit-code`: 0 is success."""
     session: Session = Session()
     env: dict[str, Placeholder] = {}
-    """Set for every run: retry knobs lowered, updates and telemetry off."""
+    """Set for every run: retry knobs lowered, updates and telemetry off. The worker's own `env` wins."""
+    env_with: dict[str, dict[str, Placeholder]] = {}
+    """Set in addition when the worker has a variable or secret of that name: what goes with a way to log in."""
     key_env: list[str] = []
     """Names under which it takes a key; the first is what `--secret` suggests."""
     base_url_env: str | None = None
@@ -85,8 +87,9 @@ class Agent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     state_dir: Placeholder | None = None
     """Where its conversations live; on the home volume."""
     config_files: dict[Placeholder, Placeholder] = {}
-    """Files written before its first turn, path to content; existing ones are left alone. Contents are
-    not dropped for an empty placeholder, and a brace that is not one stays."""
+    """Files written before its first turn, path to content; existing ones are left alone. An empty
+    placeholder drops nothing here. In a `.json` or `.toml` file a placeholder stands inside a string: what
+    it stands for is escaped."""
     preflight: list[str] = []
     """A command that proves that the CLI is there; run before the worker is ready."""
     cancel_signal: Literal["SIGTERM", "SIGINT"] = "SIGTERM"

@@ -1,10 +1,11 @@
 """What the wrapper knows of an agent: its file, and the command line and environment made from it."""
 
+import json
 import os
 import pwd
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,11 +45,19 @@ class Values:
     session: str = ""
     prompt_file: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
-    """The worker's own variables, secrets not among them: arguments are visible to everybody."""
+    """The agent's variables, secrets not among them: arguments are visible to everybody."""
 
     def fill(self, text: str) -> str:
         """`text` with its placeholders replaced."""
         return _PLACEHOLDER.sub(lambda match: self._of(match[1]), text)
+
+    def file(self, name: str, content: str) -> str:
+        """The content of a configuration file: in JSON and TOML placeholders stand inside strings."""
+        if not name.endswith((".json", ".toml")):
+            return self.fill(content)
+        return _PLACEHOLDER.sub(
+            lambda match: json.dumps(self._of(match[1]), ensure_ascii=False)[1:-1], content
+        )
 
     def argv(self, turn: Turn) -> list[str]:
         """The command line, without the groups in which a placeholder is empty."""
@@ -63,6 +72,17 @@ class Values:
         if name.startswith("env."):
             return self.env.get(name[4:], "")
         return str(getattr(self, name))
+
+
+def variables(
+    agent: Agent, values: Values, *, own: Mapping[str, str], secrets: Collection[str]
+) -> dict[str, str]:
+    """The variables that the agent's file sets, and over them the worker's `own`. `secrets` are names."""
+    made = {name: values.fill(value) for name, value in agent.env.items()}
+    for name, more in agent.env_with.items():
+        if own.get(name) or name in secrets:
+            made |= {key: values.fill(value) for key, value in more.items()}
+    return made | dict(own)
 
 
 def environment(
@@ -83,7 +103,6 @@ def environment(
         "TERM": "dumb",
         "USER": _user(),
     }
-    made |= {name: values.fill(value) for name, value in agent.env.items()}
     made |= agent.root_env if as_root else {}
     return made | dict(values.env) | dict(secrets) | {MARKER: run}
 

@@ -3,14 +3,14 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contracts.agent import Agent
 from contracts.asks import Boot
 from contracts.codec import decode
 from contracts.errors import ConfigurationInvalid, InvalidMessage
-from wrapper.agent import Values, environment, load_agent
+from wrapper.agent import Values, environment, load_agent, variables
 from wrapper.redaction import Secrets
 
 PATIENCE = 60.0
@@ -42,13 +42,11 @@ class Place:
 
     def values(self, *, session: str = "", prompt_file: str = "") -> Values:
         """What the agent file's placeholders stand for."""
-        return Values(
-            workspace=self.boot.workspace,
-            home=self.boot.home,
-            session=session,
-            prompt_file=prompt_file,
-            env=self.boot.env,
-        )
+        boot = self.boot
+        bare = Values(workspace=boot.workspace, home=boot.home, env=boot.env)
+        secrets = self.environment_secrets
+        env = variables(self.agent, bare, own=boot.env, secrets=secrets)
+        return replace(bare, session=session, prompt_file=prompt_file, env=env)
 
     def environment(self, run: str) -> dict[str, str]:
         """All variables of the agent's process."""
@@ -117,7 +115,7 @@ def prepare(place: Place) -> None:
             file = place.workspace / values.fill(name)
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(values.fill(content))
+                file.write_text(values.file(name, content))
         if agent.instructions_file is not None:
             _instruct(
                 place.workspace / values.fill(agent.instructions_file), place.boot.instructions

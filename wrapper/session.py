@@ -33,6 +33,7 @@ def fresh(agent: Agent) -> Conversation:
 
 def is_lost(agent: Agent, ran: Ran) -> bool:
     """Whether a resumed turn failed because the CLI does not know the conversation."""
-    if agent.session_lost is None or ran.cause not in ("exit", "final"):
+    answered = ran.exit_code == 0 or (ran.cause == "final" and ran.reading.error is None)
+    if agent.session_lost is None or answered or ran.cause not in ("exit", "final"):
         return False
     return re.search(agent.session_lost, f"{ran.stderr}\n{ran.reading.error or ''}") is not None

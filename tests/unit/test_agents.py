@@ -1,7 +1,9 @@
 """Agent files, and the command lines and environments made from them."""
 
+import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from contracts.agent import Agent, Turn
 from contracts.codec import convert
 from contracts.errors import ConfigurationInvalid
-from wrapper.agent import MARKER, Values, environment, load_agent
+from wrapper.agent import MARKER, Values, environment, load_agent, variables
 from wrapper.ending import classify
 from wrapper.output import ADAPTERS
 
@@ -78,11 +80,12 @@ def test_the_environment_holds_what_is_listed_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("JETCREW_OPERATOR_SECRET", "inherited")
-    values = Values(workspace="/w", home="/h", env={"TZ": "UTC", "PATH_INFO": "x"})
+    claude, values = agent_of("claude"), Values(workspace="/w", home="/h")
+    own = {"TZ": "UTC", "PATH_INFO": "x"}
 
     made = environment(
-        agent_of("claude"),
-        values,
+        claude,
+        replace(values, env=variables(claude, values, own=own, secrets=["ANTHROPIC_API_KEY"])),
         path="/bin",
         secrets={"ANTHROPIC_API_KEY": "k"},
         run="r1",
@@ -152,6 +155,32 @@ def test_a_wrong_agent_file_names_the_file_and_the_field(
 
     with pytest.raises(ConfigurationInvalid, match=f"x.toml.*{says}"):
         load_agent(file)
+
+
+@pytest.mark.parametrize(
+    ("own", "secrets", "model", "airgap"),
+    [
+        ({}, ["ANTHROPIC_API_KEY"], "custom:anthropic", "1"),
+        ({}, ["OPENAI_API_KEY"], "custom:openai", "1"),
+        ({}, ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"], "custom:anthropic", "1"),
+        ({}, ["FACTORY_API_KEY"], "claude-opus-4-8", ""),
+        ({"FACTORY_MODEL": "custom:chat"}, ["OPENAI_API_KEY"], "custom:chat", "1"),
+    ],
+)
+def test_the_key_that_factory_is_given_decides_where_its_model_is(
+    own: dict[str, str], secrets: list[str], model: str, airgap: str
+) -> None:
+    made = variables(agent_of("factory"), VALUES, own=own, secrets=secrets)
+
+    assert (made["FACTORY_MODEL"], made["FACTORY_AIRGAP_ENABLED"]) == (model, airgap)
+
+
+def test_a_value_in_a_json_file_cannot_end_its_string() -> None:
+    values = Values(workspace="/w", home="/h", env={"URL": 'x", "y": "\\'})
+
+    content = values.file("settings.json", '{"url": "{env.URL}", "key": "${KEY}"}')
+
+    assert json.loads(content) == {"url": 'x", "y": "\\', "key": "${KEY}"}
 
 
 OTHERS = """

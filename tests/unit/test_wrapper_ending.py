@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from contracts.agent import Agent
 from contracts.events import Verdict
@@ -125,6 +126,15 @@ def test_an_unknown_conversation_is_noticed_and_nothing_else_is_taken_for_it() -
     assert is_lost(CLAUDE, ran(exit_code=1, stderr=LOST))
     assert not is_lost(CLAUDE, ran(exit_code=1, stderr="API Error: 500"))
     assert not is_lost(SHELL, ran(exit_code=1, stderr=LOST))
+
+
+def test_silence_is_a_lost_conversation_only_where_nothing_was_answered() -> None:
+    factory = replace(CLAUDE, session_lost=r"\A\s*\Z")
+
+    assert is_lost(factory, ran(exit_code=1, reading=Reading()))
+    assert not is_lost(factory, ran(exit_code=0))
+    assert not is_lost(factory, ran(cause="final", exit_code=None, signal="SIGTERM"))
+    assert not is_lost(factory, ran(exit_code=1, reading=Reading(error="401", final=True)))
 
 
 def test_a_conversation_is_resumed_only_by_agents_that_can() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contracts.agent import Agent, OutputFormat
 from contracts.errors import ConfigurationInvalid
 from wrapper.output.claude import ClaudeOutput
+from wrapper.output.droid import DroidOutput
 from wrapper.output.reading import Adapter, Noted, Reading
 from wrapper.output.text import TextOutput
 
@@ -13,6 +14,7 @@ __all__ = ["ADAPTERS", "Adapter", "Noted", "Reading", "adapter_for"]
 ADAPTERS: dict[OutputFormat, Callable[[], Adapter]] = {
     "text": TextOutput,
     "claude": ClaudeOutput,
+    "droid": DroidOutput,
 }
 """Formats that this version reads."""
 

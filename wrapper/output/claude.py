@@ -1,40 +1,22 @@
 """Claude Code's `stream-json`, which Qwen Code speaks too: one JSON object a line."""
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from contracts.events import Usage
-from wrapper.output.lines import Lines
-from wrapper.output.reading import KEPT, Noted, Reading, added
-
-_decoder = msgspec.json.Decoder()
+from wrapper.output.jsonl import Event, JsonLines, count, part
+from wrapper.output.reading import KEPT, Noted, added
 
 
-class ClaudeOutput:
-    """Reads the envelope; lines that are not JSON objects are passed over."""
-
-    ends_with_event = True
+class ClaudeOutput(JsonLines):
+    """Reads the envelope."""
 
     def __init__(self) -> None:
-        self.reading = Reading()
-        self._lines = Lines()
+        super().__init__()
         self._model: str | None = None
 
-    def feed(self, data: bytes) -> list[Noted]:
-        """Take a piece of stdout."""
-        return [note for line in self._lines.feed(data) for note in self._line(line)]
-
-    def close(self) -> list[Noted]:
-        """Stdout is over."""
-        return [note for line in self._lines.close() for note in self._line(line)]
-
-    def _line(self, line: bytes) -> Iterator[Noted]:
-        event = _decoded(line)
-        if event is None:
-            return
+    def _event(self, event: Event) -> Iterator[Noted]:
         if isinstance(session := event.get("session_id"), str) and session:
             self.reading.session = session
         match event.get("type"):
@@ -49,7 +31,7 @@ class ClaudeOutput:
             case "result":
                 self._result(event)
 
-    def _system(self, event: dict[str, Any]) -> Iterator[Noted]:
+    def _system(self, event: Event) -> Iterator[Noted]:
         if event.get("subtype") == "init" and isinstance(event.get("model"), str):
             self._model = event["model"]
         if event.get("subtype") == "api_retry":
@@ -61,26 +43,22 @@ class ClaudeOutput:
                 f"{event.get('error_status') or event.get('error') or 'no answer'}{after}",
             )
 
-    def _assistant(self, event: dict[str, Any]) -> Iterator[Noted]:
+    def _assistant(self, event: Event) -> Iterator[Noted]:
         for block in _blocks(event):
             if block.get("type") == "text" and isinstance(block.get("text"), str):
                 if event.get("parent_tool_use_id") is None:
                     self.reading.text = block["text"]
                 yield Noted("text", block["text"][:KEPT])
             elif block.get("type") == "tool_use":
-                self.reading.tools += 1
-                given = json.dumps(block.get("input"), ensure_ascii=False)
-                yield Noted("tool", f"{block.get('name')} {given}"[:KEPT])
+                yield self._called(block.get("name"), block.get("input"))
 
-    def _tool_results(self, event: dict[str, Any]) -> Iterator[Noted]:
+    def _tool_results(self, event: Event) -> Iterator[Noted]:
         for block in _blocks(event):
             if block.get("type") == "tool_result":
-                failed = block.get("is_error") is True
-                self.reading.tools_failed += failed
                 said = " ".join(_texts(block.get("content")))
-                yield Noted("tool-done", f"{'failed' if failed else 'ok'}: {said}"[:KEPT])
+                yield self._returned(said, failed=block.get("is_error") is True)
 
-    def _result(self, event: dict[str, Any]) -> None:
+    def _result(self, event: Event) -> None:
         reading = self.reading
         queued = event.get("queued_turn_count")
         reading.final = not (isinstance(queued, int) and queued > 0)
@@ -89,46 +67,30 @@ class ClaudeOutput:
         reading.error = _error(event) if event.get("is_error") is True else None
         reading.usage = added(reading.usage, self._usage(event))
 
-    def _usage(self, event: dict[str, Any]) -> Usage | None:
-        tokens = event.get("usage")
-        tokens = tokens if isinstance(tokens, dict) else {}
-        found = {
-            name: _count(tokens.get(key))
-            for name, key in (
-                ("input_tokens", "input_tokens"),
-                ("output_tokens", "output_tokens"),
-                ("cache_read_tokens", "cache_read_input_tokens"),
-                ("cache_write_tokens", "cache_creation_input_tokens"),
-            )
-        }
-        if not any(found.values()):  # an error before the model said anything: nothing is known
-            return None
-        return Usage(
-            **found, cost_usd=_cost(event), turns=_count(event.get("num_turns")), model=self._model
-        )
+    def _usage(self, event: Event) -> Usage | None:
+        usage = usage_of(event.get("usage"))
+        turns = count(event.get("num_turns"))
+        return usage and replace(usage, cost_usd=_cost(event), turns=turns, model=self._model)
 
 
-def _decoded(line: bytes) -> dict[str, Any] | None:
-    line = line.strip()
-    if not line.startswith(b"{"):
+def usage_of(tokens: object) -> Usage | None:
+    """Tokens under Anthropic's names; None when all are 0 or missing: no model answered, nothing is known."""
+    input_tokens, output_tokens, cache_read, cache_write = (
+        count(part(tokens, f"{kind}_tokens"))
+        for kind in ("input", "output", "cache_read_input", "cache_creation_input")
+    )
+    if not (input_tokens or output_tokens or cache_read or cache_write):
         return None
-    try:
-        event = _decoder.decode(line)
-    except (ValueError, RecursionError):
-        try:  # halves of surrogate pairs and broken UTF-8 are no reason to lose an answer
-            event = _decoder.decode(_respelled(json.loads(line.decode(errors="replace"))))
-        except (ValueError, RecursionError):
-            return None
-    return event if isinstance(event, dict) else None
+    return Usage(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cache_read_tokens=cache_read,
+        cache_write_tokens=cache_write,
+    )
 
 
-def _respelled(event: object) -> bytes:
-    return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _blocks(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    message = event.get("message")
-    content = message.get("content") if isinstance(message, dict) else None
+def _blocks(event: Event) -> Iterator[Event]:
+    content = part(event, "message", "content")
     for block in content if isinstance(content, list) else []:
         if isinstance(block, dict):
             yield block
@@ -142,7 +104,7 @@ def _texts(content: object) -> Iterator[str]:
             yield block["text"]
 
 
-def _error(event: dict[str, Any]) -> str:
+def _error(event: Event) -> str:
     """Everything the event says of its error: `subtype` is `success` even for one of the provider."""
     error = event.get("error")
     errors = event.get("errors")
@@ -155,14 +117,10 @@ def _error(event: dict[str, Any]) -> str:
     return ": ".join(text for text in said if isinstance(text, str) and text) or "unknown error"
 
 
-def _cost(event: dict[str, Any]) -> float | None:
+def _cost(event: Event) -> float | None:
     """Of this turn; `total_cost_usd` will not do, it counts a resumed conversation from its beginning."""
     models = event.get("model_usage_since_last_result")
     usages = models.values() if isinstance(models, dict) else ()
     costs = [usage.get("costUSD") for usage in usages if isinstance(usage, dict)]
     known = [float(cost) for cost in costs if isinstance(cost, int | float)]
     return sum(known) if known else None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -123,6 +123,7 @@ async def test_a_manager_killed_while_it_deletes_is_finished_by_the_next(
     begun, _, script = gate(tmp_path)
     await crew.submit("ada", script, task="t-1")
     await crew.running("t-1", begun)
+    assert crew.processes("ada")
     await crew.ask("worker.delete", {"name": "ada"})
     await crew.kill_manager()
     await crew.start_manager()
@@ -130,7 +131,7 @@ async def test_a_manager_killed_while_it_deletes_is_finished_by_the_next(
 
     assert (await crew.ended("t-1")).state in {"cancelled", "failed"}
     assert len([k for k in await kinds_of(crew, "t-1") if k in ENDS]) == 1
-    await eventually(lambda: len(crew.processes("ada-1")), 0)
+    await eventually(lambda: len(crew.processes("ada")), 0)
 
 
 async def test_a_wrapper_that_hangs_is_noticed(tmp_path: Path) -> None:

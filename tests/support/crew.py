@@ -159,12 +159,12 @@ class RunningCrew:
         kinds = [event.subject.rpartition(".")[2] for event in await self.events(filtered)]
         return [kind for kind in kinds if kind != "progress"]
 
-    def processes(self, marker: str) -> list[psutil.Process]:
-        """Processes whose environment names `marker`."""
-        found = []
+    def processes(self, worker: str) -> list[psutil.Process]:
+        """What runs in a worker's home; other crews of this machine may have one of the same name."""
+        home, found = str(self.server.state.workers / worker / "home"), []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if marker in process.environ().get("JETCREW_UNIT", ""):
+                if process.environ().get("HOME") == home:
                     found.append(process)
         return found
 

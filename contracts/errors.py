@@ -4,7 +4,8 @@ JetcrewError
 ├── InvalidMessage          a body that does not decode, or says something impossible: names the field
 ├── Refused                 understood, and not possible in the present state
 │   ├── NotThere            the worker, task or agent it speaks of does not exist
-│   └── AlreadyThere        the name is taken
+│   ├── AlreadyThere        the name is taken
+│   └── DiskFull            too little is free on a disk; the same may work later
 ├── TooLarge                one byte over the limit of the door it was going through
 ├── ResourceExhausted       no node had room for a worker within the time it may wait
 ├── Retry                   not now: deliver again after a delay
@@ -62,6 +63,12 @@ class NotThere(Refused):
 
 class AlreadyThere(Refused):
     """It would make something that exists."""
+
+
+class DiskFull(Refused):
+    """Too little is free on a disk for another worker; the same may work later."""
+
+    code = 507
 
 
 class TooLarge(JetcrewError):

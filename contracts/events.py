@@ -215,6 +215,47 @@ class ImageFailed(_Event, tag="image.failed", frozen=True, kw_only=True):
     reason: str
 
 
+class ImageRemoved(_Event, tag="image.removed", frozen=True, kw_only=True):
+    """A node removed it; the next worker that needs it there has it built again."""
+
+    image: str
+    node: NodeId
+    reason: str
+    size_bytes: int = 0
+
+
+class _NodeEvent(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    node: NodeId
+
+
+class NodeCleaned(_NodeEvent, tag="node.cleaned", frozen=True, kw_only=True):
+    """What nothing needed any more is gone."""
+
+    removed: dict[str, int]
+    """How many of each kind: `image`, `container`, `volume`, …"""
+    removed_bytes: int = 0
+    """Of the images."""
+
+
+class NodeKeptUnknown(_NodeEvent, tag="node.kept-unknown", frozen=True, kw_only=True):
+    """Something on the node is this crew's and no record knows it, or the records cannot be read: it is kept,
+    for a person to look at."""
+
+    reason: str
+    things: list[str] = []
+    """Kind and name of each, as in `container jetcrew-1a2b.ada`."""
+
+
+class NodeDiskFull(_NodeEvent, tag="node.disk-full", frozen=True, kw_only=True):
+    """Too little is free on a disk of the node: it makes no worker until there is more."""
+
+    reason: str
+
+
+class NodeDiskFreed(_NodeEvent, tag="node.disk-freed", frozen=True, kw_only=True):
+    """There is enough again."""
+
+
 WorkerEvent = (
     WorkerRequested | WorkerQueued | WorkerBuilding | WorkerStarting | WorkerBecameReady | WorkerBusy
     | WorkerPaused | WorkerLost | WorkerStopping | WorkerStopped | WorkerFailed
@@ -224,8 +265,9 @@ TaskEvent = (
     TaskQueued | TaskRefused | TaskStarted | TaskProgressed | TaskSessionSeen | TaskCancelling
     | TaskEnding
 )  # fmt: skip
-ImageEvent = ImageBuilding | ImageBuilt | ImageFailed
-Event = WorkerEvent | TaskEvent | ImageEvent
+ImageEvent = ImageBuilding | ImageBuilt | ImageFailed | ImageRemoved
+NodeEvent = NodeCleaned | NodeKeptUnknown | NodeDiskFull | NodeDiskFreed
+Event = WorkerEvent | TaskEvent | ImageEvent | NodeEvent
 
 TASK_ENDINGS: dict[TaskState, type[TaskEnding]] = {
     "succeeded": TaskSucceeded,

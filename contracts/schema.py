@@ -24,6 +24,7 @@ from contracts.asks import (
     StartTask,
 )
 from contracts.events import Event
+from contracts.image import Cleaned, CleanUp, ImageRecord
 from contracts.reports import Heartbeat, Output, Report
 from contracts.results import Result
 from contracts.task import CancelTask, SubmitTask, TaskRecord
@@ -46,6 +47,7 @@ MESSAGES: dict[str, Any] = {
     "cmd.worker.resume": ResumeWorker,
     "cmd.worker.status": StatusOfWorker,
     "cmd.task.cancel": CancelTask,
+    "cmd.image.gc": CleanUp,
     "api.secret.put": PutSecret,
     "task": SubmitTask,
     "run": Assignment,
@@ -57,10 +59,13 @@ MESSAGES: dict[str, Any] = {
     "ask.task.start.answer": StartAnswer,
     "ask.credential": RenewCredential,
     "ask.credential.answer": CredentialAnswer,
+    "node.clean": CleanUp,
+    "node.clean.answer": Cleaned,
     "evt": Event,
     "res": Result,
     "kv.jc_worker": WorkerRecord,
     "kv.jc_task": TaskRecord,
+    "kv.jc_image": ImageRecord,
     "file.boot": Boot,
     "file.agent": Agent,
     "file.capability": Capability,

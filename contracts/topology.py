@@ -4,8 +4,8 @@ import base64
 from dataclasses import dataclass, field
 from typing import Literal
 
-from contracts.events import Event, ImageBuilding, ImageBuilt, ImageFailed
-from contracts.ids import CommandId, TaskId, WorkerId
+from contracts.events import Event
+from contracts.ids import CommandId, NodeId, TaskId, WorkerId
 
 MAX_PAYLOAD_BYTES = 1_048_576
 """The server's `max_payload`; headers count. One byte over it and the server closes the connection."""
@@ -76,6 +76,10 @@ class Subjects:
         """A worker's request; the id in the subject is its identity."""
         return f"{self.prefix}.ask.{worker}.{verb}"
 
+    def clean(self, node: NodeId) -> str:
+        """Where a node's manager is asked, by another one, to clean that node."""
+        return f"{self.prefix}.node.{node}.clean"
+
     def result(self, command: CommandId) -> str:
         """The answer to a command."""
         return f"{self.prefix}.res.{command}"
@@ -97,12 +101,8 @@ class Subjects:
     def event(self, event: Event) -> str:
         """Where an event is published."""
         entity, kind = str(event.__struct_config__.tag).split(".", 1)
-        if isinstance(event, ImageBuilding | ImageBuilt | ImageFailed):
-            ids = event.image
-        elif entity == "task":
-            ids = f"{event.worker}.{event.task}"  # type: ignore[union-attr]  # every task event has both
-        else:
-            ids = event.worker
+        about = ("worker", "task") if entity == "task" else (entity,)
+        ids = ".".join(getattr(event, name) for name in about)
         return f"{self.prefix}.evt.{entity}.{ids}.{kind}"
 
     def changes(self, bucket: str | None = None) -> str:

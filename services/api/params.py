@@ -16,6 +16,9 @@ HIGHEST_SEQ = 2**63 - 1
 AnyRequest = Request[Any, Any, Any]
 Id = Annotated[str, PathParameter(pattern=ID_PATTERN)]
 Filter = Annotated[str | None, QueryParameter(pattern=ID_PATTERN)]
+ImageKey = Annotated[
+    str | None, QueryParameter(max_length=81, description="Where the page before ended: `next`.")
+]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Items of a page, at most.")]
 Seq = Annotated[
     int | None,

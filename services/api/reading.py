@@ -14,11 +14,12 @@ from contracts.bus.kv import gone
 from contracts.codec import decode
 from contracts.errors import BusUnavailable, InvalidMessage, NotThere
 from contracts.ids import TaskId, WorkerId
+from contracts.image import ImageRecord
 from contracts.task import TaskRecord
-from contracts.topology import TASK, WORKER
+from contracts.topology import IMAGE, TASK, WORKER
 from contracts.worker import WorkerRecord
 from services.api.problems import RecordUnreadable
-from services.api.views import task_summary, worker_summary
+from services.api.views import image_shown, task_summary, worker_summary
 
 log = structlog.get_logger(__name__)
 R = TypeVar("R")
@@ -44,6 +45,7 @@ class Reader:
         self._tasks = bus.bucket(TASK, TaskRecord)
         self.workers = Index(bus, self._workers, WorkerRecord, worker_summary)
         self.tasks = Index(bus, self._tasks, TaskRecord, task_summary)
+        self.images = Index(bus, bus.bucket(IMAGE, ImageRecord), ImageRecord, image_shown)
 
     async def worker(self, name: WorkerId) -> WorkerRecord:
         """The record of a worker.

@@ -1,5 +1,6 @@
 """The routes that show records, and those that tell whether the process works."""
 
+from itertools import islice
 from typing import Annotated
 
 from litestar import get
@@ -11,9 +12,18 @@ from contracts.ids import TaskId, WorkerId
 from contracts.task import TaskRecord
 from contracts.worker import WorkerRecord
 from services.api.paging import page_of_tasks, page_of_workers
-from services.api.params import Filter, Id, Label, Limit, check_states, problems, states_of
+from services.api.params import (
+    Filter,
+    Id,
+    ImageKey,
+    Label,
+    Limit,
+    check_states,
+    problems,
+    states_of,
+)
 from services.api.reading import Reader
-from services.api.views import Health, Tasks, Workers
+from services.api.views import Health, Images, Tasks, Workers
 
 
 @get("/v1/workers", responses=problems(401, 422, 503))
@@ -76,6 +86,28 @@ async def get_task(reader: NamedDependency[Reader], task: Id) -> TaskRecord:
     return await reader.task(TaskId(task))
 
 
+@get("/v1/images", responses=problems(401, 422, 503))
+async def list_images(
+    reader: NamedDependency[Reader],
+    node: Filter = None,
+    agent: Filter = None,
+    after: ImageKey = None,
+    limit: Limit = 100,
+) -> Images:
+    """Worker images by node: what they hold, and when each was last used."""
+    known = await reader.images.now()
+    found = (
+        key
+        for key in sorted(known)
+        if (after is None or key > after)
+        and (node is None or known[key].node == node)
+        and (agent is None or known[key].agent == agent)
+    )
+    keys = list(islice(found, limit + 1))
+    rest = keys[limit - 1] if len(keys) > limit else None
+    return Images(items=[known[key] for key in keys[:limit]], next=rest)
+
+
 @get("/healthz")
 async def healthz() -> Health:
     """The process is alive."""
@@ -89,4 +121,4 @@ async def readyz(reader: NamedDependency[Reader]) -> Health:
     return Health()
 
 
-ROUTES = (list_workers, get_worker, list_tasks, get_task, healthz, readyz)
+ROUTES = (list_workers, get_worker, list_tasks, get_task, list_images, healthz, readyz)

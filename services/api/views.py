@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from contracts.events import TaskState, Usage, VerdictStatus, WorkerState
 from contracts.ids import Instant, NodeId, TaskId, WorkerId
+from contracts.image import ImageRecord
 from contracts.task import TaskRecord
 from contracts.worker import Desired, Runtime, WorkerRecord
 
@@ -73,6 +74,14 @@ class Tasks(Struct, frozen=True, kw_only=True):
     """What `after` has to be for the next page; null on the last one."""
 
 
+class Images(Struct, frozen=True, kw_only=True):
+    """A page of worker images, by node and hash."""
+
+    items: list[ImageRecord]
+    next: str | None
+    """What `after` has to be for the next page; null on the last one."""
+
+
 class EventItem(Struct, frozen=True, kw_only=True):
     """An event of the history."""
 
@@ -115,6 +124,11 @@ class Health(Struct, frozen=True, kw_only=True):
     """The process works."""
 
     status: Literal["ok"] = "ok"
+
+
+def image_shown(record: ImageRecord) -> ImageRecord:
+    """An image's record is short: lists show it as it is."""
+    return record
 
 
 def worker_summary(record: WorkerRecord) -> WorkerSummary:

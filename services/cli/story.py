@@ -9,7 +9,10 @@ from contracts.events import (
     Event,
     ImageBuilding,
     ImageBuilt,
-    ImageFailed,
+    ImageEvent,
+    NodeCleaned,
+    NodeEvent,
+    NodeKeptUnknown,
     TaskCancelling,
     TaskProgressed,
     TaskRefused,
@@ -60,17 +63,21 @@ def told(event: Event) -> str:
             return f"step {event.step}/{event.steps} {event.text}"
         case ImageBuilt():
             return f"in {duration(event.took)}"
-        case ImageFailed():
-            return event.reason
+        case NodeCleaned():
+            return ", ".join(f"{count} {kind}" for kind, count in event.removed.items())
+        case NodeKeptUnknown():
+            return f"{event.reason}: {', '.join(event.things)}" if event.things else event.reason
     if (end := getattr(event, "end", None)) is not None:
         return verdict_line(kind(event).partition(".")[2], end)
     return getattr(event, "reason", None) or ""
 
 
 def whom(event: Event) -> str:
-    """The worker, task or image it is about."""
-    if isinstance(event, ImageBuilding | ImageBuilt | ImageFailed):
+    """The worker, task, image or node it is about."""
+    if isinstance(event, ImageEvent):
         return event.image
+    if isinstance(event, NodeEvent):
+        return event.node
     task = getattr(event, "task", None)
     return f"{event.worker}/{task}" if task and kind(event).startswith("task.") else event.worker
 

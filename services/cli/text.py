@@ -67,6 +67,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def size(count: int) -> str:
+    """`940 kB`, `617 MB`, `1.2 GB`: decimal units, as container engines show them."""
+    if count < 1_000_000:
+        return f"{count / 1000:.0f} kB"
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+
+
 def usage_line(usage: Usage | None) -> str:
     """Tokens, cost, turns and model as far as they are known; empty when nothing is."""
     if usage is None:

@@ -11,7 +11,7 @@ import structlog
 import contracts.log
 from contracts.bus import Bus, Delivery, Lease, apply_topology, connect, move_exhausted
 from contracts.errors import BusClosed, JetcrewError, NodeInUse
-from contracts.ids import WorkerId, nonce
+from contracts.ids import NodeId, WorkerId, nonce
 from contracts.topology import LEASE, Consumer
 from contracts.worker import WorkerRecord
 from services.kit.catalog import Catalog
@@ -24,7 +24,8 @@ from services.worker_manager.crew import Crew
 from services.worker_manager.doors import Doors
 from services.worker_manager.forwarder import Forwarders
 from services.worker_manager.images.build import Images
-from services.worker_manager.images.told import ImagesTold, image_id
+from services.worker_manager.images.told import ImagesTold
+from services.worker_manager.images.used import ImagesUsed, image_id
 from services.worker_manager.intake import Intake
 from services.worker_manager.node import Node, Watch
 from services.worker_manager.runtimes import Runtime
@@ -102,6 +103,7 @@ async def _work(
             base_image=settings.base_image,
             node_image=settings.node_image,
             lease=lambda tag: Lease(bus, LEASE, f"image-{image_id(tag)}", nonce(), 30).waited_for(),
+            labels={"jetcrew.crew": crew_id, "jetcrew.node": settings.node},
         ) as images,
     ):
         node = Node(
@@ -111,7 +113,7 @@ async def _work(
                 commands=commands,
                 settings=settings,
                 runtimes=_runtimes(settings, engine, catalog, crew_id),
-                ensure_image=ImagesTold(bus, images).ensure,
+                ensure_image=ImagesTold(bus, images, ImagesUsed(bus, NodeId(settings.node))).ensure,
                 open_bus=_way_in(settings, forwarders),
                 close_bus=forwarders.close,
                 last_beat=testimony.last_beat,

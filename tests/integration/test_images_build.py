@@ -11,7 +11,8 @@ from docker.errors import ImageNotFound
 
 from contracts.errors import EngineRefused, EngineUnavailable, ImageBuildFailed, InvalidMessage
 from services.kit.catalog import Catalog
-from services.worker_manager.images.build import UNCHECKED, Images
+from services.worker_manager.images.build import Images
+from services.worker_manager.images.stored import UNCHECKED
 from services.worker_manager.runtimes.engine import Engine
 from tests.support.engine import need_engine
 from tests.support.images import worker_image

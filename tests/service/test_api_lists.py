@@ -10,9 +10,10 @@ from msgspec.structs import replace
 from contracts.bus import Bucket, Bus
 from contracts.events import Owed, WorkerBecameReady
 from contracts.ids import WorkerId
+from contracts.image import ImageRecord
 from contracts.task import TaskRecord
 from contracts.worker import CreateWorker, WorkerRecord
-from tests.support.api import EPOCH, RunningApi, running_api, side_by_side, task, worker
+from tests.support.api import EPOCH, RunningApi, image, running_api, side_by_side, task, worker
 from tests.support.raw_nats import control_plane
 from tests.support.servers import Server, running_server
 from tests.support.waiting import eventually
@@ -116,6 +117,21 @@ async def test_tasks_are_filtered_by_worker_and_state(api: RunningApi, bus: Bus)
 
     assert [t["id"] for t in of_one] == [f"t{n}" for n in reversed(range(0, MANY, 7))]
     assert [t["id"] for t in of_one_ended] == ["t70"]
+
+
+async def test_images_are_listed_by_node_and_hash(api: RunningApi, bus: Bus) -> None:
+    images = bus.bucket("jc_image", ImageRecord)
+    for node in ("here", "there"):
+        for n in range(3):
+            await images.put(f"{node}.{n:x}", image(f"{n:x}", node=node, agent="shell"))
+
+    everything = await walk(api, "/v1/images", limit=2)
+    of_one = await walk(api, "/v1/images", node="there", agent="shell")
+
+    assert [(i["node"], i["image"]) for i in everything] == [
+        (node, n) for node in ("here", "there") for n in "012"
+    ]
+    assert [i["tag"] for i in of_one] == [f"jetcrew/worker:{n}" for n in "012"]
 
 
 async def test_a_list_is_never_older_than_its_request(
@@ -231,7 +247,7 @@ async def test_the_openapi_document_names_every_route(api: RunningApi) -> None:
 
     assert set(document["paths"]) == {
         "/v1/workers", "/v1/workers/{worker}", "/v1/tasks", "/v1/tasks/{task}",
-        "/v1/tasks/{task}/events", "/v1/tasks/{task}/output", "/v1/events", "/healthz", "/readyz",
+        "/v1/tasks/{task}/events", "/v1/tasks/{task}/output", "/v1/images", "/v1/events", "/healthz", "/readyz",
     }  # fmt: skip
     [state] = (
         p for p in document["paths"]["/v1/tasks"]["get"]["parameters"] if p["name"] == "state"

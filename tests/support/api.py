@@ -13,7 +13,8 @@ from pydantic import SecretStr
 
 from contracts.bus import Bus, connect
 from contracts.events import TaskProgressed, TaskState, WorkerState
-from contracts.ids import TaskId, WorkerId
+from contracts.ids import NodeId, TaskId, WorkerId
+from contracts.image import ImageRecord
 from contracts.task import TaskRecord
 from contracts.topology import Topology
 from contracts.worker import CreateWorker, WorkerRecord
@@ -84,6 +85,18 @@ def task(number: int, *, on: str = "ada", state: TaskState = "queued") -> TaskRe
     at = EPOCH + timedelta(seconds=number)
     return TaskRecord(
         id=TaskId(f"t{number}"), worker=WorkerId(on), state=state, submitted_at=at, changed_at=at
+    )
+
+
+def image(digest: str, *, node: str = "here", agent: str = "claude") -> ImageRecord:
+    """A worker image as its node records it."""
+    return ImageRecord(
+        image=digest,
+        node=NodeId(node),
+        tag=f"jetcrew/worker:{digest}",
+        agent=agent,
+        built_at=EPOCH,
+        last_used_at=EPOCH,
     )
 
 

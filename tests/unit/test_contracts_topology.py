@@ -8,7 +8,7 @@ import pytest
 
 from contracts.codec import decode
 from contracts.events import Event, TaskEvent, WorkerEvent
-from contracts.ids import CommandId, TaskId, WorkerId, is_token
+from contracts.ids import CommandId, NodeId, TaskId, WorkerId, is_token
 from contracts.topology import COMMANDS, DOOR_BYTES, MAX_PAYLOAD_BYTES, Subjects, Topology
 from tests.support.golden import WIRE, kind_of, message_of
 
@@ -37,6 +37,7 @@ NOT_STORED = [
     SUBJECTS.heartbeat(ADA),
     SUBJECTS.control(ADA, "0a1b"),
     SUBJECTS.ask(ADA, "task.start"),
+    SUBJECTS.clean(NodeId("here")),
 ]
 
 
@@ -53,7 +54,7 @@ def test_what_passes_by_is_stored_nowhere(subject: str) -> None:
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 def test_an_event_goes_to_the_subject_of_its_type_and_of_what_it_is_about(event: Event) -> None:
     entity, name = str(event.__struct_config__.tag).split(".", 1)
-    about = {"worker": "ada", "task": "ada.t7", "image": "3f2a9c"}[entity]
+    about = {"worker": "ada", "task": "ada.t7", "image": "3f2a9c", "node": "here"}[entity]
     subject = SUBJECTS.event(event)
 
     assert subject == f"jetcrew.evt.{entity}.{about}.{name}"

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -24,6 +24,7 @@ from services.worker_manager.images.recipe import (
     needs_node,
     worker_recipe,
 )
+from services.worker_manager.images.stored import UNCHECKED, ImageOnDisk, stored_images
 from services.worker_manager.runtimes.engine import Engine, NotFound, absent_is_fine
 from services.worker_manager.runtimes.profile import HOME, UID, WORKSPACE, hardened
 
@@ -31,8 +32,6 @@ CHECK_TIMEOUT = 300
 """Seconds for all checks of an image together."""
 CHECK_LIMITS = Limits(memory_mb=2048, cpus=2.0, pids=512)
 TAIL_LINES = 60
-UNCHECKED = "-unchecked"
-"""Ends the tag of an image until it has passed its checks."""
 
 Progress = Callable[[int, int, str], Awaitable[None]]
 """Told of each step of a build as it begins: its number, how many there are, and its text."""
@@ -45,19 +44,6 @@ log = structlog.get_logger()
 
 async def untold(step: int, steps: int, text: str) -> None:
     """Progress that nobody wants to know."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageOnDisk:
-    """A worker image of this engine."""
-
-    tag: str
-    agent: str
-    capabilities: tuple[str, ...]
-    size_bytes: int
-    """With the layers it shares with others."""
-    created_at: float
-    """Unix time in seconds."""
 
 
 @dataclass
@@ -108,12 +94,16 @@ class Images:
         base_image: str = "python:3.12-slim",
         node_image: str = "node:22-slim",
         lease: Lease = lambda _tag: contextlib.nullcontext(),
+        labels: Mapping[str, str] | None = None,
     ) -> None:
+        """`labels` say whose what is built here is."""
         self._engine = engine
         self._catalog = catalog
         self._base_image = base_image
         self._node_image = node_image
         self._lease = lease
+        self._labels = dict(labels or {})
+        self._still = asyncio.Lock()
         self._builds: dict[str, _Build] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
@@ -148,14 +138,33 @@ class Images:
             EngineUnavailable: the engine does not answer, or went away.
         """
         base, recipe = await self._recipes(agent, capabilities, progress)
-        if not await self._present(recipe.tag):
+        async with self._still:
+            there = await self._present(recipe.tag)
+        if not there:
             await self._join(recipe, base, progress)
         return recipe.tag
 
-    async def tag(self, agent: str, capabilities: Sequence[str]) -> str:
-        """The tag that `ensure` would return; pulls the images it starts from where they are missing."""
-        _, recipe = await self._recipes(agent, capabilities, untold)
-        return recipe.tag
+    async def tags(self, agent: str, capabilities: Sequence[str]) -> tuple[str, str]:
+        """The tag that `ensure` would return, and that of its base; pulls the images these start from where
+        they are missing."""
+        base, recipe = await self._recipes(agent, capabilities, untold)
+        return recipe.tag, base.tag
+
+    async def stored(self, tag: str | None = None) -> list[ImageOnDisk]:
+        """What the engine has, or has under this tag; see `stored_images`."""
+        return await stored_images(self._engine, tag)
+
+    @property
+    def building(self) -> frozenset[str]:
+        """Tags of the builds in progress."""
+        return frozenset(self._builds)
+
+    @contextlib.asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """While this is held nobody learns that an image is there: for who looks whether it is needed, and
+        removes it."""
+        async with self._still:
+            yield
 
     async def remove(self, tag: str) -> None:
         """Remove an image; no error when it is gone.
@@ -172,22 +181,8 @@ class Images:
 
     async def list(self) -> list[ImageOnDisk]:
         """All checked worker images, of any crew."""
-        filters = {"label": "jetcrew.kind=worker-image"}
-        found = await self._engine.call(lambda client: client.api.images(filters=filters))
-        return [
-            ImageOnDisk(
-                tag=tag,
-                agent=image["Labels"].get("jetcrew.agent", ""),
-                capabilities=tuple(
-                    filter(None, image["Labels"].get("jetcrew.capabilities", "").split(","))
-                ),
-                size_bytes=image["Size"],
-                created_at=float(image["Created"]),
-            )
-            for image in found
-            for tag in image["RepoTags"] or ()
-            if not tag.endswith(UNCHECKED)
-        ]
+        found = await stored_images(self._engine)
+        return [image for image in found if image.checked and image.kind == "worker-image"]
 
     async def _recipes(
         self, agent: str, capabilities: Sequence[str], progress: Progress
@@ -246,7 +241,9 @@ class Images:
         log.info("image.building", image=recipe.tag)
         step, tail = "start", deque[str](maxlen=TAIL_LINES)
         try:
-            async for item in self._engine.stream(lambda client: _begin(client, recipe, unchecked)):
+            async for item in self._engine.stream(
+                lambda client: _begin(client, recipe, unchecked, self._labels)
+            ):
                 if match := _STEP.match(item.get("stream", "")):
                     step = match[3].strip()
                     await build.note(int(match[1]), int(match[2]), step)
@@ -259,7 +256,7 @@ class Images:
             raise EngineUnavailable(f"the build of {recipe.tag} broke off")
         if recipe.checks:
             await build.note(0, 0, "check the image")
-            await self._engine.call(lambda client: _check(client, recipe, unchecked))
+            await self._engine.call(lambda client: _check(client, recipe, unchecked, self._labels))
         await self._engine.call(lambda client: _rename(client, unchecked, recipe))
         log.info("image.built", image=recipe.tag)
 
@@ -288,13 +285,13 @@ class Images:
             raise ImageBuildFailed(name, f"pull {name}", str(error)) from error
 
 
-def _begin(client: docker.DockerClient, recipe: Recipe, tag: str) -> Any:
+def _begin(client: docker.DockerClient, recipe: Recipe, tag: str, labels: Mapping[str, str]) -> Any:
     return client.api.build(
         fileobj=archive(recipe.dockerfile, recipe.files),
         custom_context=True,
         tag=tag,
         buildargs=dict(recipe.arguments),
-        labels=dict(recipe.labels),
+        labels={**recipe.labels, **labels},
         rm=True,
         forcerm=True,
         decode=True,
@@ -319,7 +316,9 @@ def _rename(client: docker.DockerClient, unchecked: str, recipe: Recipe) -> None
     client.api.remove_image(unchecked)
 
 
-def _check(client: docker.DockerClient, recipe: Recipe, image: str) -> None:
+def _check(
+    client: docker.DockerClient, recipe: Recipe, image: str, labels: Mapping[str, str]
+) -> None:
     """Run the checks as a worker would run: hardened, and without a network."""
     arguments = hardened(CHECK_LIMITS, cpus_there=float(client.info()["NCPU"]))
     for place in (HOME, WORKSPACE):
@@ -328,7 +327,7 @@ def _check(client: docker.DockerClient, recipe: Recipe, image: str) -> None:
         image,
         entrypoint=["/bin/sh", "-c", _script(recipe.checks)],
         network_mode="none",
-        labels={"jetcrew.kind": "image-check"},
+        labels={**labels, "jetcrew.kind": "image-check"},
         **arguments,
     )
     try:

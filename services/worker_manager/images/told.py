@@ -1,4 +1,4 @@
-"""Builds told as events, so that whoever waits for a worker sees them."""
+"""Builds told as events, so that whoever waits for a worker sees them, and uses recorded."""
 
 import contextlib
 
@@ -8,20 +8,17 @@ from contracts.events import ImageBuilding, ImageBuilt, ImageFailed
 from contracts.worker import WorkerRecord
 from services.worker_manager.crew import now
 from services.worker_manager.images.build import Images
-
-
-def image_id(tag: str) -> str:
-    """An image's name as one token of a subject: the hash in its tag."""
-    return tag.rpartition(":")[2][:40]
+from services.worker_manager.images.used import ImagesUsed, image_id
 
 
 class ImagesTold:
-    """Ensures workers' images and publishes what happens meanwhile. An event that cannot be published is
-    lost; the build goes on."""
+    """Ensures workers' images, publishes what happens meanwhile and records that they are used. An event
+    that cannot be published is lost; the build goes on."""
 
-    def __init__(self, bus: Bus, images: Images) -> None:
+    def __init__(self, bus: Bus, images: Images, used: ImagesUsed) -> None:
         self._bus = bus
         self._images = images
+        self._used = used
 
     async def ensure(self, record: WorkerRecord) -> str | None:
         """The tag of the worker's image, built first where it is missing.
@@ -30,7 +27,8 @@ class ImagesTold:
             InvalidMessage, ImageBuildFailed, EngineUnavailable: as `Images.ensure`.
         """
         spec = record.spec
-        image = image_id(await self._images.tag(spec.agent, spec.capabilities))
+        mine, base = await self._images.tags(spec.agent, spec.capabilities)
+        image = image_id(mine)
         cause = f"i:{image}:{record.name}:{record.incarnation}.{record.restarts}"
         began, steps_told = now(), 0
 
@@ -49,6 +47,9 @@ class ImagesTold:
         if steps_told:
             took = (now() - began).total_seconds()
             await self._tell(ImageBuilt(at=now(), image=image, took=took), f"{cause}:built")
+        for one in (tag, base):
+            for found in await self._images.stored(one):
+                await self._used.note(found, record.name)
         return tag
 
     async def _tell(self, event: ImageBuilding | ImageBuilt | ImageFailed, name: str) -> None:

@@ -1,0 +1,67 @@
+"""What images of ours an engine has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from services.worker_manager.runtimes.engine import Engine
+
+UNCHECKED = "-unchecked"
+"""Ends the tag of an image until it has passed its checks."""
+
+ImageKind = Literal["worker-image", "worker-base"]
+KINDS: tuple[ImageKind, ...] = ("worker-image", "worker-base")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOnDisk:
+    """A worker image of this engine, or a base of some."""
+
+    tag: str
+    id: str
+    kind: ImageKind = "worker-image"
+    agent: str = ""
+    capabilities: tuple[str, ...] = ()
+    size_bytes: int
+    """With the layers it shares with others."""
+    created_at: float
+    """Unix time in seconds."""
+    owner: tuple[str, str] | None = None
+    """Crew and node that built it; the same tag serves every crew on the engine."""
+
+    @property
+    def checked(self) -> bool:
+        """Whether it may be used."""
+        return not self.tag.endswith(UNCHECKED)
+
+
+async def stored_images(engine: Engine, name: str | None = None) -> list[ImageOnDisk]:
+    """All of them, of any crew, those that have not passed their checks too; or the one of this tag.
+
+    Raises:
+        EngineUnavailable: the engine does not answer.
+    """
+    found: list[dict[str, Any]] = await engine.call(
+        lambda client: client.api.images(name, filters={"label": "jetcrew.kind"})
+    )
+    return [
+        _image(image, image["Labels"], tag)
+        for image in found
+        if image["Labels"].get("jetcrew.kind") in KINDS
+        for tag in image["RepoTags"] or ()
+    ]
+
+
+def _image(image: Mapping[str, Any], labels: Mapping[str, str], tag: str) -> ImageOnDisk:
+    kind = next(kind for kind in KINDS if kind == labels["jetcrew.kind"])
+    crew, node = labels.get("jetcrew.crew"), labels.get("jetcrew.node")
+    return ImageOnDisk(
+        tag=tag,
+        id=image["Id"],
+        kind=kind,
+        agent=labels.get("jetcrew.agent", ""),
+        capabilities=tuple(filter(None, labels.get("jetcrew.capabilities", "").split(","))),
+        size_bytes=image["Size"],
+        created_at=float(image["Created"]),
+        owner=(crew, node) if crew and node else None,
+    )

@@ -144,6 +144,10 @@ class Images:
             await self._join(recipe, base, progress)
         return recipe.tag
 
+    async def tag(self, agent: str, capabilities: Sequence[str]) -> str:
+        """The tag that `ensure` would return."""
+        return (await self.tags(agent, capabilities))[0]
+
     async def tags(self, agent: str, capabilities: Sequence[str]) -> tuple[str, str]:
         """The tag that `ensure` would return, and that of its base; pulls the images these start from where
         they are missing."""

@@ -131,7 +131,10 @@ class _TaskEvent(_Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TaskQueued(_TaskEvent, tag="task.queued", frozen=True, kw_only=True):
-    """The prompt is stored and recorded."""
+    """The prompt is stored and recorded; or, from the second attempt on, waits to be run once more."""
+
+    after: TaskEnd | None = None
+    """How the attempt before this one ended; None for the first."""
 
 
 class TaskRefused(_TaskEvent, tag="task.refused", frozen=True, kw_only=True):

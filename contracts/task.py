@@ -25,6 +25,7 @@ class SubmitTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     session: Token = "continue"
     """`continue` the worker's conversation, start a `new` one, or a session by name."""
     max_attempts: Annotated[int, Meta(ge=1, le=10)] = 1
+    """How often it may be run: again after a crash, never after an end that the agent gave it."""
     context: Annotated[dict[Token, str], Meta(max_length=32)] = {}
     """Passed through to the record and the end event, for the caller's own bookkeeping."""
 
@@ -55,6 +56,16 @@ TASK_ENDED: frozenset[TaskState] = frozenset(
 )
 
 
+class PastAttempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An attempt that crashed and was followed by another one."""
+
+    attempt: int
+    started_at: Instant | None
+    ended_at: Instant
+    end: TaskEnd
+    """Without the agent's text and verdict, which its event holds."""
+
+
 class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All that is known of a task; changed by compare-and-set only."""
 
@@ -72,7 +83,7 @@ class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: str | None = None
     """Chosen by the wrapper that was told to start this attempt; its reports carry it."""
     door_seq: int | None = None
-    """Where the prompt waits in the door's stream; None once it does not."""
+    """Where the prompt waits in the door's stream; None once no attempt will need it any more."""
     actor: str | None = None
     """Who submitted it, as the sender says (`Jc-Actor`)."""
     context: dict[str, str] = {}
@@ -84,6 +95,8 @@ class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cancelling: str | None = None
     """The reason, once somebody asked to cancel it while it ran."""
     end: TaskEnd | None = None
+    past: list[PastAttempt] = []
+    """The attempts before this one."""
     owed: list[Owed] = field(default_factory=list)
     evt_seq: int = 0
 

@@ -14,7 +14,9 @@ from contracts.events import (
     NodeEvent,
     NodeKeptUnknown,
     TaskCancelling,
+    TaskEnd,
     TaskProgressed,
+    TaskQueued,
     TaskRefused,
     TaskSessionSeen,
     WorkerBusy,
@@ -50,6 +52,8 @@ def told(event: Event) -> str:
             return f"agent {event.agent}"
         case WorkerBusy():
             return f"task {event.task}"
+        case TaskQueued(after=TaskEnd() as before):
+            return f"attempt {event.attempt}, after {verdict_line('failed', before)}"
         case TaskRefused():
             where = f"{event.field}: " if event.field not in {None, "$"} else ""
             return f"{where}{event.reason}"

@@ -128,6 +128,9 @@ async def get_task(session: Session, options: dict[str, Any]) -> None:
     for name, value in facts.items():
         if value:
             click.echo(f"{name:<10} {' '.join(clean(str(value)).split())}")
+    for past in record.past:
+        line = f"attempt {past.attempt}: {verdict_line('failed', past.end)} · {story.when(past.ended_at)}"
+        click.echo(f"{'earlier':<10} {' '.join(clean(line).split())}")
     if end is not None and end.text:
         click.echo(f"\n{clean(end.text)}")
 

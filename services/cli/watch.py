@@ -117,7 +117,7 @@ class Watch:
             case TaskQueued():
                 self.task_state, self.end = "queued", None
                 if event.attempt > 1:
-                    self._screen.phase(f"task {self.task}: attempt {event.attempt}")
+                    self._screen.phase(f"task {self.task}: {story.told(event)}")
                 self._screen.doing(f"task {self.task} waits for {self.worker}")
             case TaskRefused():
                 self.refused = event

@@ -15,7 +15,7 @@ from contracts.errors import AlreadyThere, InvalidMessage, JetcrewError, NotTher
 from contracts.events import TaskEnd
 from contracts.ids import CommandId, TaskId, WorkerId, message_id
 from contracts.results import Result, failure
-from contracts.task import CancelTask
+from contracts.task import CancelTask, TaskRecord
 from contracts.topology import Consumer
 from contracts.worker import (
     CreateWorker,
@@ -213,23 +213,29 @@ class Commands:
         held = await self._crew.tasks.get(command.task)
         if held is None:
             raise NotThere(f"there is no task {command.task!r}", field="$.task")
-        task = TaskId(command.task)
-        if held.value.state == "queued":
-            end = TaskEnd(
-                reason="cancelled", detail=command.reason or "cancelled before it started"
-            )
-            if await self._crew.end(task, "cancelled", end) is not None:
-                return Result(task=task, worker=held.value.worker, detail="cancelled")
-        await self._crew.tasks.change(
-            command.task, lambda r: moves.cancelling(r, command.reason, self._crew.clock())
+        task, at = TaskId(command.task), self._crew.clock()
+        unstarted = TaskEnd(
+            reason="cancelled",
+            detail=command.reason or "cancelled before it started",
+            told_by="manager",
         )
-        held = await self._crew.tasks.get(command.task)
-        assert held is not None
-        if held.value.state == "running":
-            await self.tell_cancel(held.value.worker, task, held.value.attempt, command.reason)
-            self._crew.poke(held.value.worker)
-            return Result(task=task, worker=held.value.worker, detail="cancelling")
-        return Result(task=task, worker=held.value.worker, detail=held.value.state)
+
+        def step(record: TaskRecord) -> TaskRecord | None:
+            if record.state == "queued":
+                return moves.ended(record, "cancelled", unstarted, at)
+            return moves.cancelling(record, command.reason, at)
+
+        changed = await self._crew.tasks.change(task, step)
+        held = await self._crew.tasks.get(task)
+        record = changed or (held.value if held else None)
+        assert record is not None
+        if record.state == "running":
+            await self.tell_cancel(record.worker, task, record.attempt, command.reason)
+            self._crew.poke(record.worker)
+            return Result(task=task, worker=record.worker, detail="cancelling")
+        if changed is not None:
+            await self._crew.freed(changed)
+        return Result(task=task, worker=record.worker, detail=record.state)
 
     async def tell_cancel(
         self, worker: WorkerId, task: TaskId, attempt: int, reason: str, *, timed_out: bool = False

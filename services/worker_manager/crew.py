@@ -59,32 +59,39 @@ class Crew:
             call(worker)
 
     async def _after_task(self, record: TaskRecord) -> TaskRecord:
-        """What a task's move entails: the prompt leaves the door once it no longer waits there, and the
-        assignment is withdrawn once the attempt is over."""
-        if record.state == "queued":
-            return record
-        if record.ended:
+        """What a task's move entails: the assignment is withdrawn once its attempt is over, and the prompt
+        leaves the door when its last attempt starts, or the task ends."""
+        if record.ended or record.state == "queued":
             await self._withdraw(record)
-        if record.door_seq is not None:
+        needed = record.state == "queued" or moves.may_run_again(record)
+        if record.door_seq is not None and not needed:
             await self.bus.delete_message("JC_TASK", record.door_seq)
             return replace(record, door_seq=None)
         return record
 
     async def _withdraw(self, record: TaskRecord) -> None:
-        """Take the assignment back, if it is this task's that is open."""
+        """Take the assignment back, if it is this task's that is open; not that of the next attempt, which
+        somebody else may have made meanwhile."""
         subject = self.bus.subjects.run(record.worker)
         opened = await self.bus.last("JC_RUN", subject)
-        if opened is not None and opened.headers.get(MSG_ID, "").startswith(f"{record.id}:"):
+        if opened is None:
+            return
+        task, _, rest = opened.headers.get(MSG_ID, "").partition(":")
+        if task == record.id and (record.ended or rest.partition(":")[0] != str(record.attempt)):
             await self.bus.delete_message("JC_RUN", opened.seq)
 
-    async def end(self, task: TaskId, state: TaskState, end: TaskEnd) -> TaskRecord | None:
+    async def end(
+        self, task: TaskId, state: TaskState, end: TaskEnd, *, attempt: int | None = None
+    ) -> TaskRecord | None:
         """End a task from the manager's side, unless its wrapper has reported an end: then that one counts.
+        With `attempt`, that one only, if it runs.
 
         Returns:
-            The ended record, or None when it had ended before.
+            The record after that, queued once more when it was a crash and attempts are left; None when
+            there was nothing to end.
         """
         record = await self.tasks.get(task)
-        if record is None or record.value.ended:
+        if record is None or record.value.ended or not _is_on(record.value, attempt):
             return None
         told = await self.reported_end(record.value)
         if told is not None:
@@ -92,7 +99,8 @@ class Crew:
         else:
             ours = replace(end, told_by="manager")
             done = await self.tasks.change(
-                task, lambda r: moves.ended(r, state, ours, self.clock())
+                task,
+                lambda r: moves.ended(r, state, ours, self.clock()) if _is_on(r, attempt) else None,
             )
         if done is not None:
             await self.freed(done)
@@ -152,6 +160,10 @@ class Crew:
 def task_at(stored: Stored) -> TaskId:
     """The id of the task whose prompt this is."""
     return TaskId(message_id("t", stored.headers.get(MSG_ID), stored.seq))
+
+
+def _is_on(record: TaskRecord, attempt: int | None) -> bool:
+    return attempt is None or (record.state == "running" and record.attempt == attempt)
 
 
 def _end_of(stored: Stored, record: TaskRecord) -> Finished | None:

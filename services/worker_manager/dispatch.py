@@ -26,6 +26,8 @@ async def dispatch(crew: Crew, worker: WorkerId) -> bool:
     held = await crew.tasks.get(task)
     if held is None:
         return False  # not taken in yet; the intake has us look again
+    if held.value.state == "running" and held.value.door_seq == stored.seq:
+        return False  # it keeps its prompt for a further attempt; the worker's record is about to say so
     if held.value.state != "queued" or held.value.door_seq != stored.seq:
         await crew.bus.delete_message("JC_TASK", stored.seq)  # left by one that died in between
         return True

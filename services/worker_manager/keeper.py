@@ -253,7 +253,7 @@ class Keeper:
         log.warning("unit.ended", reason=ended.reason, code=ended.code, state=record.state)
         if record.state == "busy" and record.task is not None:
             end = TaskEnd(
-                reason=ended.reason,
+                reason="no-result" if ended.code == 0 else ended.reason,
                 detail=f"its worker ended ({ended.reason}) before the task did",
                 exit_code=ended.code,
                 signal=ended.signal,

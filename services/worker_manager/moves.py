@@ -39,8 +39,9 @@ from contracts.events import (
 )
 from contracts.ids import CommandId, TaskId, WorkerId
 from contracts.reports import Finished
-from contracts.task import PROMPT_HEAD, TASK_TRANSITIONS, SubmitTask, TaskRecord
+from contracts.task import PROMPT_HEAD, TASK_TRANSITIONS, PastAttempt, SubmitTask, TaskRecord
 from contracts.worker import WORKER_TRANSITIONS, CreateWorker, WorkerRecord
+from services.worker_manager.attempts import is_crash
 
 R = TypeVar("R", WorkerRecord, TaskRecord)
 
@@ -204,13 +205,38 @@ def cancelling(record: TaskRecord, reason: str, at: datetime) -> TaskRecord | No
 
 
 def ended(record: TaskRecord, state: TaskState, end: TaskEnd, at: datetime) -> TaskRecord | None:
-    """The task after its one end."""
+    """The task after the one end of its attempt: over, or queued once more when that was a crash."""
     if state not in TASK_TRANSITIONS[record.state]:
         return None
+    if may_run_again(record) and is_crash(state, end):
+        return _queued_again(record, end, at)
     if end.agent_session is None and record.agent_session is not None:
         end = replace(end, agent_session=record.agent_session)
     new = replace(record, state=state, changed_at=at, ended_at=at, end=end)
     return _told(new, TASK_ENDINGS[state](at=at, end=end, **_ids(record)))
+
+
+def may_run_again(record: TaskRecord) -> bool:
+    """Whether the attempt that runs may be followed by another one; a cancel beats that."""
+    left = record.attempt < record.max_attempts and record.door_seq is not None
+    return record.state == "running" and left and record.cancelling is None
+
+
+def _queued_again(record: TaskRecord, end: TaskEnd, at: datetime) -> TaskRecord:
+    brief = replace(end, text="", verdict=None)
+    past = PastAttempt(attempt=record.attempt, started_at=record.started_at, ended_at=at, end=brief)
+    new = replace(
+        record,
+        state="queued",
+        attempt=record.attempt + 1,
+        past=[*record.past, past],
+        run=None,
+        changed_at=at,
+        started_at=None,
+        deadline_at=None,
+        agent_session=None,
+    )
+    return _told(new, TaskQueued(at=at, after=end, **_ids(new)))
 
 
 def finished(record: TaskRecord, report: Finished, at: datetime) -> TaskRecord | None:

@@ -194,7 +194,7 @@ class Node:
                 await self._now_busy(record.worker, task)
             elif record.state == "running" and worker.state == "starting":
                 end = TaskEnd(reason="killed", detail="its worker ended before the task did")
-                await self._crew.end(task, "failed", end)
+                await self._crew.end(task, "failed", end, attempt=record.attempt)
 
 
 async def _set_after(event: asyncio.Event, call: Callable[[], None]) -> None:

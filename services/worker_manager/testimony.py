@@ -115,8 +115,9 @@ class Testimony:
             if changed is None:
                 log.info("report.late", worker=worker, task=report.task, state=report.state)
                 held = await self._crew.tasks.get(report.task)
-                changed = held.value if held and held.value.worker == worker else None
-            if changed is not None and changed.ended:
+                found = held.value if held and held.value.worker == worker else None
+                changed = found if found is not None and found.ended else None
+            if changed is not None:
                 await self._crew.freed(changed)
 
     # -- questions --------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ from tests.support.golden import WIRE, kind_of, message_of
 ADA, T7 = WorkerId("ada"), TaskId("t7")
 TOPOLOGY = Topology()
 SUBJECTS = TOPOLOGY.subjects
-EVENTS: list[Event] = [
-    decode(wire, kind_of(name)) for name, wire in WIRE.items() if message_of(name) == "evt"
-]
+NAMED: dict[str, Event] = {
+    name: decode(wire, kind_of(name)) for name, wire in WIRE.items() if message_of(name) == "evt"
+}
+EVENTS = list(NAMED.values())
 
 STORED = {
     SUBJECTS.command("worker", "create"): "JC_CMD",
@@ -51,7 +52,7 @@ def test_what_passes_by_is_stored_nowhere(subject: str) -> None:
     assert _streams_of(subject) == []
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("event", EVENTS, ids=NAMED.keys())
 def test_an_event_goes_to_the_subject_of_its_type_and_of_what_it_is_about(event: Event) -> None:
     entity, name = str(event.__struct_config__.tag).split(".", 1)
     about = {"worker": "ada", "task": "ada.t7", "image": "3f2a9c", "node": "here"}[entity]

@@ -1,6 +1,5 @@
 """More than one attempt: a crash is followed by the next one, with its prompt, and each has one end."""
 
-import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -107,9 +106,8 @@ async def test_deleting_the_worker_leaves_no_attempt_and_no_prompt(
     task = await crew.ended("t-6")
 
     assert task.state == "cancelled"
-    await eventually(lambda: _left(crew), 0)
 
+    async def left() -> int:
+        return len(await crew.bus.page("JC_TASK", "jetcrew.task.bob"))
 
-async def _left(crew: RunningCrew) -> int:
-    await asyncio.sleep(0)
-    return len(await crew.bus.page("JC_TASK", "jetcrew.task.bob"))
+    await eventually(left, 0)

@@ -14,6 +14,9 @@ Placeholder = str
 """May hold `{session}`, `{workspace}`, `{home}`, `{prompt_file}` or `{env.NAME}`, a value of the worker's
 own `env`, or else of the agent's (never a secret). What else stands in braces is left as it is."""
 
+COMMON_CONFIG = (".mcp.json", ".agents", ".claude")
+"""Names by which a repository configures agents, and which more than one of them reads."""
+
 OutputFormat = Literal["text", "claude", "codex", "opencode", "gemini", "droid"]
 
 
@@ -99,6 +102,9 @@ class Agent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seconds without a line of output after which it counts as hung."""
     root_env: dict[str, str] = {}
     """Set in addition when it runs as root."""
+    repository_config: list[str] = []
+    """Names of files and folders by which a repository configures it, wherever in the tree they are; set
+    aside while it runs, unless the worker trusts the repository. `COMMON_CONFIG` goes without saying."""
     errors: list[ErrorPattern] = []
     session_lost: str | None = None
     """Regular expression over stderr that says the conversation to resume is unknown."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from contracts.ids import Instant, Token
+from contracts.repository import RepositorySource
 
 
 class Boot(Struct, frozen=True, kw_only=True):
@@ -38,6 +39,12 @@ class Boot(Struct, frozen=True, kw_only=True):
     bus_grace: float = 600.0
     """Seconds without a bus after which an idle wrapper ends by itself."""
     prefix: Token = "jetcrew"
+    repository: RepositorySource | None = None
+    """To be checked out before the first task."""
+    repository_bytes: int = 268_435_456
+    """Bytes of a bundle or a patch that may come in or go out."""
+    trust_repository: bool = False
+    """Whether the agent may find configuration of its own in a repository."""
 
 
 class Assignment(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,6 +59,8 @@ class Assignment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent_session: str | None = None
     """The agent CLI's conversation to resume; None starts a fresh one."""
     context: dict[str, str] = {}
+    repository: RepositorySource | None = None
+    """To be checked out before the agent starts."""
 
 
 class StartTask(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from typing import Literal
 from msgspec import Struct
 
 from contracts.ids import Instant, NodeId, TaskId, WorkerId
+from contracts.repository import GitState, Work
 
 WorkerState = Literal[
     "requested", "queued", "building", "starting", "ready", "busy", "paused", "lost",
@@ -60,6 +61,10 @@ class TaskEnd(Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_dropped_bytes: int = 0
     """Bytes over the worker's output budget; counted, not kept."""
     told_by: Literal["wrapper", "manager"] = "wrapper"
+    git: GitState | None = None
+    """What git says of the workspace; None when it is no repository, or nobody could look."""
+    work: Work | None = None
+    """What changed in the repository that the worker was given; None when it was given none."""
 
 
 class _Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):

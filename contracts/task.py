@@ -6,6 +6,7 @@ from msgspec import Meta, Struct, field
 
 from contracts.events import Owed, TaskEnd, TaskState
 from contracts.ids import Instant, TaskId, Token, WorkerId
+from contracts.repository import RepositorySource
 
 Seconds = Annotated[float, Meta(gt=0, le=604_800)]
 """More than none, and a week at most."""
@@ -28,6 +29,8 @@ class SubmitTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How often it may be run: again after a crash, never after an end that the agent gave it."""
     context: Annotated[dict[Token, str], Meta(max_length=32)] = {}
     """Passed through to the record and the end event, for the caller's own bookkeeping."""
+    repository: RepositorySource | None = None
+    """Checked out in the workspace before the agent starts."""
 
 
 class CancelTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -87,6 +90,8 @@ class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     actor: str | None = None
     """Who submitted it, as the sender says (`Jc-Actor`)."""
     context: dict[str, str] = {}
+    repository: RepositorySource | None = None
+    """What was checked out for it."""
     started_at: Instant | None = None
     deadline_at: Instant | None = None
     ended_at: Instant | None = None

@@ -6,6 +6,7 @@ from msgspec import Meta, Struct, field
 
 from contracts.events import Owed, WorkerState
 from contracts.ids import CommandId, Instant, NodeId, TaskId, Token, WorkerId
+from contracts.repository import RepositorySource
 
 Capability = Token
 EnvName = Annotated[
@@ -52,6 +53,8 @@ class Limits(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pids: Annotated[int, Meta(ge=16, le=65_536)] = 512
     output_mb: Annotated[int, Meta(ge=1, le=4096)] = 64
     """MiB of agent output that are kept of one task; the rest is counted and dropped."""
+    repository_mb: Annotated[int, Meta(ge=1, le=256)] = 256
+    """MiB that a repository may have on its way in, and the work of one task on its way out."""
 
 
 class CreateWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,6 +87,11 @@ class CreateWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):
     queue_timeout: Wait | None = None
     """Seconds it may wait for room before it fails as `resource-exhausted`; 0: for ever; None: as the operator
     has set it."""
+    repository: RepositorySource | None = None
+    """Checked out in the workspace before the first task. It brings the capability `git`."""
+    trust_repository: bool = False
+    """Let the agent read configuration of its own (`.claude`, `.mcp.json`, …) that it finds in the
+    workspace. Otherwise such files are set aside while it runs: they can make it run commands, or send its key elsewhere."""
     labels: Annotated[dict[Token, Label], Meta(max_length=64)] = {}
 
 

@@ -40,6 +40,7 @@ async def dispatch(crew: Crew, worker: WorkerId) -> bool:
         timeout=body.timeout,
         agent_session=await crew.session(held.value),
         context=body.context,
+        repository=body.repository,
     )
     name = f"{task}:{held.value.attempt}:{assignment.nonce}"
     try:

@@ -138,6 +138,7 @@ def queued(
         prompt_bytes=len(body.prompt.encode()),
         max_attempts=body.max_attempts,
         context=body.context,
+        repository=body.repository,
         door_seq=door_seq,
         actor=actor,
     )

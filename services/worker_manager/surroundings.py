@@ -59,6 +59,9 @@ async def unit_spec(
         output_bytes=spec.limits.output_mb << 20,
         bus_grace=settings.bus_grace,
         prefix=settings.prefix,
+        repository=spec.repository,
+        repository_bytes=spec.limits.repository_mb << 20,
+        trust_repository=spec.trust_repository,
     )
     files = {"boot.json": encode(boot), "worker.creds": creds.encode()}
     for name in spec.secrets:

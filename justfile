@@ -46,7 +46,7 @@ soak *args:
 
 # Measure; NAME is a module of tests/bench, such as `bus`
 bench name *args:
-    uv run python -m "tests.bench.$1" "${@:2}"
+    module="tests.bench.$1"; shift; uv run python -m "$module" "$@"
 
 # Write docs/reference anew
 docs:

@@ -1,16 +1,22 @@
 """Log format: structlog, JSON lines or a console's colours, always on stderr.
 
-What is bound to the context (subject, id, cause, traceparent of the delivery at hand) stands in every
-line that is written meanwhile.
+What is bound to the context stands in every line that is written meanwhile, and so do subject, id, cause
+and traceparent of the delivery `at_hand`.
 """
 
 import logging
 import sys
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Literal
 
 import structlog
 
 Level = Literal["debug", "info", "warning", "error"]
+
+at_hand: ContextVar[Callable[[], Mapping[str, str]] | None] = ContextVar("at_hand", default=None)
+"""Gives the fields of what is being handled. Asked by the lines that are written, of which most deliveries
+have none: binding the fields instead takes a third of the time that handling a small message does."""
 
 
 def configure(*, json: bool | None = None, level: Level = "info", process: str = "") -> None:
@@ -29,6 +35,7 @@ def configure(*, json: bool | None = None, level: Level = "info", process: str =
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _with_what_is_at_hand,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *render,
@@ -39,3 +46,10 @@ def configure(*, json: bool | None = None, level: Level = "info", process: str =
     )
     if process:
         structlog.contextvars.bind_contextvars(process=process)
+
+
+def _with_what_is_at_hand(
+    _: object, __: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    fields = at_hand.get()
+    return {**fields(), **line} if fields is not None else line

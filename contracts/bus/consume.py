@@ -18,8 +18,9 @@ import structlog
 from nats.errors import Error as NatsError
 
 from contracts.bus.deadletter import bury
-from contracts.bus.messages import CAUSE, MSG_ID, TRACEPARENT, Delivery, header
+from contracts.bus.messages import Delivery
 from contracts.errors import BusClosed, BusUnavailable, InvalidMessage, Refused, Retry
+from contracts.log import at_hand
 from contracts.topology import Consumer
 
 if TYPE_CHECKING:
@@ -116,9 +117,7 @@ class Consumption:
     async def _deliver(self, delivery: Delivery) -> None:
         mark = id(delivery)
         self._deliveries[mark] = delivery
-        bound = structlog.contextvars.bind_contextvars(
-            subject=delivery.subject, **_correlation(delivery)
-        )
+        bound = at_hand.set(delivery.correlation)
         try:
             await self._handle(delivery)
             await (delivery.ack_sync() if self._confirm else delivery.ack())
@@ -137,7 +136,7 @@ class Consumption:
             await self._nak(delivery, BUG_DELAYS[min(delivery.deliveries, len(BUG_DELAYS)) - 1])
         finally:
             self._deliveries.pop(mark, None)
-            structlog.contextvars.reset_contextvars(**bound)
+            at_hand.reset(bound)
 
     async def _nak(self, delivery: Delivery, after: float) -> None:
         try:
@@ -172,10 +171,3 @@ class Consumption:
                     await delivery.in_progress()
                 except NatsError as error:
                     log.debug("in_progress.lost", error=str(error))
-
-
-def _correlation(delivery: Delivery) -> dict[str, str]:
-    if not delivery.headers:
-        return {}
-    wanted = {"id": MSG_ID, "cause": CAUSE, "traceparent": TRACEPARENT}
-    return {k: v for k, name in wanted.items() if (v := header(delivery.headers, name)) is not None}

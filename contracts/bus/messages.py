@@ -117,6 +117,12 @@ class Delivery:
         """The sender's message id, if it gave one."""
         return header(self.headers, MSG_ID)
 
+    def correlation(self) -> dict[str, str]:
+        """What every line of log about it says."""
+        wanted = {"id": MSG_ID, "cause": CAUSE, "traceparent": TRACEPARENT}
+        found = {key: header(self.headers, name) for key, name in wanted.items()}
+        return {"subject": self.subject} | {k: v for k, v in found.items() if v is not None}
+
     async def ack(self) -> None:
         """Done; sent without waiting. If it is lost, the message comes again."""
         await self.client.publish(self.reply)

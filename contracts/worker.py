@@ -1,5 +1,6 @@
 """Workers: the commands that make and end them, the record of one, its state machine."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
@@ -200,3 +201,13 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def ended(self) -> bool:
         """Whether the worker is over: nothing runs, and its name is free."""
         return self.state in {"stopped", "failed"}
+
+    @property
+    def waits(self) -> bool:
+        """Whether it stands in the line for room: no node has taken it yet."""
+        return self.state in {"requested", "queued"} and self.node is None
+
+
+def line(records: Iterable[WorkerRecord]) -> list[WorkerRecord]:
+    """Those of `records` that wait for room, in the order in which they get it: the oldest request first."""
+    return sorted((r for r in records if r.waits), key=lambda r: (r.requested_at, r.name))

@@ -18,6 +18,7 @@ from services.kit.catalog import Catalog
 from services.kit.identity.store import create_identity
 from services.kit.lock import held_lock
 from services.kit.serve import Job, serve
+from services.worker_manager.capacity import NodeCapacity
 from services.worker_manager.commands import Commands, about
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
@@ -27,7 +28,7 @@ from services.worker_manager.images.build import Images
 from services.worker_manager.images.told import ImagesTold
 from services.worker_manager.images.used import ImagesUsed, image_id
 from services.worker_manager.intake import Intake
-from services.worker_manager.node import Node, Watch
+from services.worker_manager.node import Node
 from services.worker_manager.runtimes import Runtime
 from services.worker_manager.runtimes.docker import DockerRuntime
 from services.worker_manager.runtimes.engine import Engine
@@ -35,6 +36,8 @@ from services.worker_manager.runtimes.process import ProcessRuntime
 from services.worker_manager.settings import ManagerSettings
 from services.worker_manager.surroundings import Surroundings
 from services.worker_manager.testimony import Testimony
+from services.worker_manager.turns import Turns
+from services.worker_manager.watch import Watch
 
 log = structlog.get_logger()
 
@@ -90,7 +93,7 @@ async def _work(
 ) -> None:
     crew = Crew(bus, catalog)
     consumers = {(c.stream, c.name): c for c in bus.topology.consumers}
-    commands = Commands(crew, credentials, consumers["JC_CMD", "mgr"], VERBS)
+    commands = Commands(crew, credentials, consumers["JC_CMD", "mgr"], VERBS, settings.caps)
     testimony = Testimony(crew, credentials)
     intake = Intake(crew, consumers["JC_TASK", "mgr"])
     target = urlsplit(settings.url.split(",")[0])
@@ -116,6 +119,8 @@ async def _work(
                 ensure_image=ImagesTold(bus, images, ImagesUsed(bus, NodeId(settings.node))).ensure,
                 open_bus=_way_in(settings, forwarders),
                 close_bus=forwarders.close,
+                capacity=NodeCapacity(settings, engine).now,
+                turns=Turns(settings.parallel_starts),
                 last_beat=testimony.last_beat,
             )
         )

@@ -1,7 +1,7 @@
 """Commands: stored intent, carried out once, answered in the ledger."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from msgspec import Struct
@@ -20,14 +20,17 @@ from contracts.topology import Consumer
 from contracts.worker import (
     CreateWorker,
     DeleteWorker,
+    Limits,
     PauseWorker,
     ResumeWorker,
     StatusOfWorker,
     WorkerRecord,
+    line,
 )
 from services.worker_manager import moves
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
+from services.worker_manager.settings import Caps
 
 log = structlog.get_logger()
 
@@ -40,6 +43,8 @@ KINDS: dict[str, Any] = {
     "task.cancel": CancelTask,
 }
 """What each command's body is, by the tail of its subject."""
+DELETED = "deleted"
+"""The reason of a worker that ends because somebody said so."""
 RESERVED_ENV = ("JETCREW_", "LD_")
 """Beginnings of variables that a worker may not be given."""
 
@@ -73,12 +78,18 @@ class Commands:
     """Carries out commands. Every answer is in the ledger before the command is acknowledged."""
 
     def __init__(
-        self, crew: Crew, credentials: Credentials, consumer: Consumer, verbs: Collection[str]
+        self,
+        crew: Crew,
+        credentials: Credentials,
+        consumer: Consumer,
+        verbs: Collection[str],
+        caps: Caps,
     ) -> None:
         self._crew = crew
         self._credentials = credentials
         self._consumer = consumer
         self._verbs = verbs
+        self._caps = caps
         self._ledger = Ledger(crew.bus)
         self._cut = len(crew.bus.subjects.command("", "")) - 1
 
@@ -116,7 +127,8 @@ class Commands:
                 return await self._want(command.name, "running")
             case StatusOfWorker():
                 record = await self._worker(command.name)
-                return Result(worker=record.name, detail=record.state, record=record)
+                detail = await self._detail(record)
+                return Result(worker=record.name, detail=detail, record=record)
             case CancelTask():
                 return await self._cancel(command)
         raise InvalidMessage(f"there is no command {tail!r}")
@@ -152,6 +164,7 @@ class Commands:
         catalog.agent(spec.agent)
         for index, name in enumerate(spec.capabilities):
             catalog.capability(name, field=f"$.capabilities[{index}]")
+        within(self._caps, spec.limits)
         for index, verb in enumerate(spec.allowed_commands):
             if verb not in self._verbs:
                 known = ", ".join(sorted(self._verbs)) or "none yet"
@@ -185,7 +198,7 @@ class Commands:
                 record,
                 "stopping",
                 self._crew.clock(),
-                reason="deleted",
+                reason=DELETED,
                 desired="stopped",
                 keep_workspace=command.keep_workspace,
             )
@@ -195,19 +208,48 @@ class Commands:
         self._crew.poke(record.name)
         return Result(worker=record.name, detail=changed.state if changed else record.state)
 
-    async def _want(self, name: str, desired: Any) -> Result:
+    async def _want(self, name: str, desired: Literal["running", "paused"]) -> Result:
+        record = await self._worker(name)
+        wanted = {"running": "ready", "paused": "paused"}[desired]
+        if record.state == wanted and record.desired == desired:
+            return Result(worker=record.name, detail=f"is {wanted}")
+        if desired == "paused":
+            await self._check_idle(record)
+        elif record.state not in {"ready", "paused"}:
+            raise Refused(f"worker {name!r} is {_doing(record)}; only a paused one can be resumed")
+
         def step(record: WorkerRecord) -> WorkerRecord | None:
             if record.state not in {"ready", "paused"} or record.desired == desired:
                 return None
-            return replace(record, desired=desired, changed_at=self._crew.clock())
+            return replace(record, desired=desired)
 
-        record = await self._worker(name)
-        if record.state not in {"ready", "paused"}:
-            doing = f"is {record.state}" + (f" with task {record.task}" if record.task else "")
-            raise Refused(f"worker {name!r} {doing}; only a ready one can be paused or resumed")
         await self._crew.workers.change(name, step)
         self._crew.poke(record.name)
-        return Result(worker=record.name, detail=f"will be {desired}")
+        return Result(worker=record.name, detail=f"will be {wanted}")
+
+    async def _detail(self, record: WorkerRecord) -> str:
+        """Its state; of one that waits for room its place in the line, too."""
+        if not record.waits:
+            return record.state
+        everybody = (held.value for held in (await self._crew.workers.bucket.list()).values())
+        names = [waiting.name for waiting in line(everybody)]
+        if record.name not in names:
+            return record.state
+        return f"{record.state}: {names.index(record.name) + 1} of {len(names)} in the line"
+
+    async def _check_idle(self, record: WorkerRecord) -> None:
+        """Whether it may be paused.
+
+        Raises:
+            Refused: it works, is about to, or is not ready at all.
+        """
+        if record.state not in {"ready", "paused"}:
+            why = f"is {_doing(record)}; only a ready one can be paused"
+            raise Refused(f"worker {record.name!r} {why}")
+        if await self._crew.waiting(record.name) is not None:
+            raise Refused(
+                f"worker {record.name!r} has a task in its queue; it can be paused once it has none"
+            )
 
     async def _cancel(self, command: CancelTask) -> Result:
         held = await self._crew.tasks.get(command.task)
@@ -259,6 +301,24 @@ class Commands:
         if held is None:
             raise NotThere(f"there is no worker {name!r}", field="$.name")
         return held.value
+
+
+def _doing(record: WorkerRecord) -> str:
+    return record.state + (f" with task {record.task}" if record.task else "")
+
+
+def within(caps: Caps, limits: Limits) -> None:
+    """Hold a worker's limits against the operator's caps.
+
+    Raises:
+        InvalidMessage: one is above; names it.
+    """
+    for name in Limits.__struct_fields__:
+        value, cap = getattr(limits, name), getattr(caps, name, None)
+        if cap is not None and value > cap:
+            raise InvalidMessage(
+                f"{value:g} is above the operator's cap of {cap:g}", field=f"$.limits.{name}"
+            )
 
 
 def _no(error: JetcrewError) -> Result:

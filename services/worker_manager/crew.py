@@ -115,9 +115,24 @@ class Crew:
         return _end_of(stored, record) if stored else None
 
     async def freed(self, record: TaskRecord) -> None:
-        """After a task's end: its worker takes the next one."""
-        await self.workers.change(record.worker, lambda w: moves.free(w, record.id, self.clock()))
-        self.poke(record.worker)
+        """After a task's end: its worker takes the next one, unless it was made for this one only."""
+        worker, at, again = record.worker, self.clock(), not record.ended
+        freed = await self.workers.change(
+            worker, lambda w: moves.free(w, record.id, at, again=again)
+        )
+        if freed is None and not again:
+            await self._spend(worker)
+        self.poke(worker)
+
+    async def _spend(self, worker: WorkerId) -> None:
+        """A worker for one task whose task ended before it began, and nothing else waits for it."""
+        held = await self.workers.get(worker)
+        if held is None or held.value.ended or held.value.spec.lifetime != "task":
+            return
+        if await self.waiting(worker) is None:
+            await self.workers.change(
+                worker, lambda w: moves.spent(w, self.clock()) if w.task is None else None
+            )
 
     async def remember(self, record: TaskRecord, agent_session: str) -> None:
         """Keep the conversation of a task, for the next one of that session to go on with."""
@@ -144,6 +159,12 @@ class Crew:
         subject = self.bus.subjects.task(worker)
         page = await self.bus.page("JC_TASK", subject, after=after, limit=1)
         return page[0] if page else None
+
+    async def with_prompts(self) -> list[WorkerId]:
+        """Workers at whose door prompts wait: one question about all of them."""
+        door = self.bus.subjects.task("")
+        info = await self.bus.api("STREAM.INFO.JC_TASK", {"subjects_filter": f"{door}*"})
+        return [WorkerId(name[len(door) :]) for name in info["state"].get("subjects") or {}]
 
     async def refuse_waiting(self, worker: WorkerId, why: str) -> None:
         """End all that waits at the door of a worker that is no more. What the intake has not seen yet, it

@@ -3,7 +3,7 @@
 import structlog
 
 from contracts.asks import Assignment
-from contracts.bus import CAUSE, MSG_ID
+from contracts.bus import CAUSE, MSG_ID, Stored
 from contracts.codec import decode
 from contracts.errors import QueueFull
 from contracts.ids import WorkerId, nonce
@@ -16,12 +16,9 @@ STALE = 10.0
 """Seconds that a wrapper which is ready may take to ask about the assignment it was given."""
 
 
-async def dispatch(crew: Crew, worker: WorkerId) -> bool:
-    """Give the longest waiting prompt to a worker that is ready; the broker itself refuses a second one.
+async def dispatch(crew: Crew, worker: WorkerId, stored: Stored) -> bool:
+    """Give its longest waiting prompt to a worker that is ready; the broker itself refuses a second one.
     True when it is worth looking again at once."""
-    stored = await crew.waiting(worker)
-    if stored is None:
-        return False
     task = task_at(stored)
     held = await crew.tasks.get(task)
     if held is None:

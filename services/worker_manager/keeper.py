@@ -6,6 +6,7 @@ for any reason or none, and may die between any two lines: the next look finds w
 
 import asyncio
 import contextlib
+import math
 import time
 from typing import Any
 
@@ -26,9 +27,12 @@ from contracts.events import TaskEnd, TaskState, WorkerState
 from contracts.ids import TaskId, WorkerId
 from contracts.worker import WorkerRecord
 from services.worker_manager import moves
+from services.worker_manager.commands import DELETED
 from services.worker_manager.dispatch import dispatch
+from services.worker_manager.idle import Breath, Patience, Rest
 from services.worker_manager.runtimes import Exit, Runtime, Unit
 from services.worker_manager.surroundings import Surroundings, unit_spec
+from services.worker_manager.waits import set_within
 
 log = structlog.get_logger()
 
@@ -41,10 +45,13 @@ class Keeper:
         self._around = around
         self._crew = around.crew
         self._wake = asyncio.Event()
+        self._seen = 0
+        self._rest = Rest(around.settings.tick)
         self._unit: Unit | None = None
         self._began_here: int | None = None
         self._started_at = 0.0
         self._cancel_told_at = 0.0
+        self._breath = Breath()
 
     @property
     def _bus(self) -> Bus:
@@ -54,21 +61,43 @@ class Keeper:
         """Have it look again."""
         self._wake.set()
 
+    def notice(self, revision: int) -> None:
+        """Have it look again if it has not seen its record at this revision."""
+        if revision > self._seen:
+            self.wake()
+
+    @property
+    def resting(self) -> bool:
+        """Whether it expects nothing: without a hint it will not look for a good while."""
+        return self._rest.long
+
     async def keep(self, stop: asyncio.Event) -> None:
         """Until the worker has ended and nothing is left of it, or `stop`."""
-        with structlog.contextvars.bound_contextvars(worker=self.name):
-            while not stop.is_set():
-                self._wake.clear()
-                try:
-                    if await self._look():
-                        return
-                except (EngineUnavailable, BusUnavailable, Conflict, TimeoutError) as error:
-                    log.warning("keeper.postponed", error=str(error) or type(error).__name__)
-                except Exception:
-                    log.exception("keeper.failed")
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._around.settings.tick):
-                        await self._wake.wait()
+        try:
+            with structlog.contextvars.bound_contextvars(worker=self.name):
+                while not stop.is_set():
+                    self._wake.clear()
+                    self._rest.begin()
+                    try:
+                        if await self._look():
+                            return
+                    except (EngineUnavailable, BusUnavailable, Conflict, TimeoutError) as error:
+                        log.warning("keeper.postponed", error=str(error) or type(error).__name__)
+                    except Exception:
+                        log.exception("keeper.failed")
+                    self._rest.end()
+                    while not self._wake.is_set() and (left := self._quiet_for()) > 0:
+                        await set_within(self._wake, left)
+        finally:
+            self._around.turns.give_back(self.name)
+
+    def _quiet_for(self) -> float:
+        """Seconds until the next look is due, as things are now: each heartbeat puts it off."""
+        if self._unit is None or self._unit.state != "running" or not self._rest.long:
+            return self._rest.left()
+        silence = self._around.settings.silence
+        heard = self._around.last_beat.get(self.name, -math.inf)
+        return min(self._rest.left(), heard + silence - time.monotonic())
 
     async def _look(self) -> bool:
         """Take the step that is due; True when there will never be another one."""
@@ -76,6 +105,9 @@ class Keeper:
         if held is None:
             return True
         record = held.value
+        self._seen = held.revision
+        if record.state != "starting":
+            self._around.turns.give_back(self.name)
         match record.state:
             case "building":
                 await self._build(record)
@@ -131,6 +163,8 @@ class Keeper:
         if self._began_here == record.restarts:
             await self._await_ready(record, runtime)
             return
+        if not self._around.turns.take(self.name, record.requested_at, self.wake):
+            return
         await runtime.remove(
             self.name, keep_volumes=True
         )  # of an earlier start that did not get far
@@ -179,30 +213,62 @@ class Keeper:
             await self._ended_unit(record, unit)
             return
         await self._around.open_bus(record)
-        if record.state == "ready" and record.desired == "paused":
-            await self._pause(record, runtime)
+        if record.state == "ready":
+            await self._serve(record, runtime)
         elif record.state == "paused":
-            if record.desired == "running" or await self._crew.waiting(self.name) is not None:
-                await runtime.resume(self.name)
-                self._around.last_beat[self.name] = time.monotonic()
-                await self._move("ready", desired="running")
-                self.wake()
-            elif unit.state == "running":
-                await runtime.pause(self.name)
-        elif record.state == "ready":
-            if await dispatch(self._crew, self.name):
-                self.wake()
+            await self._keep_frozen(record, runtime, unit)
         elif record.state == "busy" and record.task is not None:
             await self._watch_task(record, record.task, runtime)
         if record.state in {"ready", "busy"}:
             await self._listen(runtime)
 
-    async def _pause(self, record: WorkerRecord, runtime: Runtime) -> None:
-        if await self._crew.waiting(self.name) is not None:
-            return  # a task is on its way
-        if await self._move("paused") is not None:
-            await runtime.pause(self.name)
-            log.info("unit.paused", unit=record.unit)
+    async def _serve(self, record: WorkerRecord, runtime: Runtime) -> None:
+        """Give a ready worker its next task; or let it rest, freeze it, or end it when there is none."""
+        if (stored := await self._crew.waiting(self.name)) is not None:
+            if await dispatch(self._crew, self.name, stored):
+                self.wake()
+            return
+        to_pause, to_expiry = self._patience(record)
+        if to_expiry <= 0:
+            await self._expire()
+        elif record.desired == "paused" or to_pause <= 0:
+            reason = "idle" if record.desired == "running" else None
+            if await self._move("paused", desired="paused", reason=reason) is not None:
+                await runtime.pause(self.name)
+                self._breath.frozen()
+                log.info("unit.paused", unit=record.unit, reason=reason)
+                self.wake()
+        else:
+            self._rest.until(min(to_pause, to_expiry))
+
+    async def _keep_frozen(self, record: WorkerRecord, runtime: Runtime, unit: Unit) -> None:
+        """Thaw a paused worker for a task, or because somebody says so; else keep it frozen, but for a breath
+        now and then."""
+        waiting = await self._crew.waiting(self.name) is not None
+        _, to_expiry = self._patience(record)
+        if waiting or record.desired == "running":
+            await runtime.resume(self.name)
+            self._around.last_beat[self.name] = time.monotonic()
+            await self._move("ready", desired="running")
+            self.wake()
+        elif to_expiry <= 0:
+            await self._expire()
+        else:
+            breathing = self._breath.due()
+            if breathing and unit.state == "paused":
+                await runtime.resume(self.name)
+            elif not breathing and unit.state == "running":
+                await runtime.pause(self.name)
+            self._rest.until(min(self._breath.left(), to_expiry))
+
+    def _patience(self, record: WorkerRecord) -> tuple[float, float]:
+        patience = Patience.of(record.spec, self._around.settings)
+        return patience.left(record, self._crew.clock())
+
+    async def _expire(self) -> None:
+        log.info("worker.expired")
+        await self._move("stopping", desired="stopped", reason="idle")
+        self.wake()
 
     async def _watch_task(self, record: WorkerRecord, task: TaskId, runtime: Runtime) -> None:
         """See to it that the task ends: cancelled or overdue, and its wrapper does nothing about it."""
@@ -283,11 +349,14 @@ class Keeper:
         """Stop the unit, so that its wrapper may still tell the task's end; then fence, then remove."""
         if record.runtime is not None:
             await self._runtime(record).stop(self.name, self._around.settings.stop_grace)
-        await self._release(record, "its worker was deleted", keep_volumes=record.keep_workspace)
+        why = "its worker was deleted"
+        if record.reason is not None and record.reason != DELETED:
+            why += f" ({record.reason})"
+        await self._release(record, why, keep_volumes=record.keep_workspace)
         await self._around.credentials.forget(self.name)
         if not record.keep_workspace:
             await self._crew.forget_sessions(self.name)
-        await self._move("stopped", task=None)
+        await self._move("stopped", task=None, reason=record.reason)
         self.wake()
 
     async def _release(self, record: WorkerRecord, why: str, *, keep_volumes: bool) -> None:
@@ -311,8 +380,7 @@ class Keeper:
         return self._around.runtimes[record.runtime]
 
     async def _find(self, runtime: Runtime) -> Unit | None:
-        units = [unit for unit in await runtime.list() if unit.worker == self.name]
-        self._unit = units[0] if units else None
+        self._unit = await runtime.find(self.name)
         return self._unit
 
     async def _move(self, state: WorkerState, **changes: Any) -> WorkerRecord | None:

@@ -89,13 +89,20 @@ def worker(
     at: datetime,
     *,
     reason: str | None = None,
+    place: int | None = None,
     **changes: Any,
 ) -> WorkerRecord | None:
-    """The worker in its next state; `changes` are further fields of the record."""
+    """The worker in its next state; `changes` are further fields of the record. `place` is told of one that
+    is queued."""
     if state not in WORKER_TRANSITIONS[record.state]:
         return None
-    new = replace(record, state=state, changed_at=at, reason=reason, **changes)
+    idle_since = {"ready": at, "paused": record.idle_since}.get(state)
+    new = replace(
+        record, state=state, changed_at=at, reason=reason, idle_since=idle_since, **changes
+    )
     more: dict[str, Any] = {"task": new.task} if state == "busy" else {}
+    if state == "queued":
+        more["place"] = place
     event = _WORKER_EVENTS[state](
         at=at,
         worker=new.name,
@@ -112,11 +119,21 @@ def busy(record: WorkerRecord, task: TaskId, at: datetime) -> WorkerRecord | Non
     return worker(record, "busy", at, task=task, restarts=0)
 
 
-def free(record: WorkerRecord, task: TaskId, at: datetime) -> WorkerRecord | None:
-    """The worker after the end of this task; None when it is not on it."""
+def free(
+    record: WorkerRecord, task: TaskId, at: datetime, *, again: bool = False
+) -> WorkerRecord | None:
+    """The worker after the end of this task, or of an attempt that is made `again`; None when it is not on
+    it."""
     if record.state != "busy" or record.task != task:
         return None
+    if record.spec.lifetime == "task" and not again:
+        return spent(record, at)
     return worker(record, "ready", at, task=None)
+
+
+def spent(record: WorkerRecord, at: datetime) -> WorkerRecord | None:
+    """The worker that was made for one task, once that is over."""
+    return worker(record, "stopping", at, reason="task-over", desired="stopped", task=None)
 
 
 # -- tasks --------------------------------------------------------------------------------------

@@ -1,29 +1,32 @@
 """The node: claims workers that nobody keeps, oldest first, and gives each a keeper."""
 
 import asyncio
-import contextlib
+import math
+import time
 from collections.abc import Callable
 
 import structlog
 
-from contracts.bus import Held, Message
 from contracts.errors import BusUnavailable, Conflict, JetcrewError
 from contracts.events import TaskEnd, TaskState, WorkerState
 from contracts.ids import NodeId, TaskId, WorkerId
-from contracts.topology import WORKER
 from contracts.worker import Runtime as RuntimeName
 from contracts.worker import WorkerRecord
 from services.worker_manager import moves
 from services.worker_manager.crew import Crew
 from services.worker_manager.keeper import Keeper
+from services.worker_manager.line import Line
 from services.worker_manager.runtimes import Runtime
 from services.worker_manager.surroundings import Surroundings
+from services.worker_manager.waits import set_within
 
 log = structlog.get_logger()
 
-UNCLAIMED: frozenset[WorkerState] = frozenset({"requested", "queued"})
 REPAIR_EVERY = 60.0
 """Seconds between two looks for what died between two records."""
+BREATHER = 3.0, 0.5
+"""How long the node rests after a look, whatever wakes it: so many times as long as the look took, and so many
+seconds at most. Many workers asked for at once share their looks."""
 
 
 class Node:
@@ -35,6 +38,7 @@ class Node:
         self._settings = around.settings
         self._id = NodeId(around.settings.node)
         self._keepers: dict[WorkerId, Keeper] = {}
+        self._line = Line(self._crew, around.settings, around.capacity, self._claim)
         self._wake = asyncio.Event()
         self._crew.on_worker.append(self._poked)
 
@@ -43,6 +47,16 @@ class Node:
             keeper.wake()
         else:
             self._wake.set()
+
+    def worker_changed(self, worker: WorkerId, node: NodeId | None) -> None:
+        """A worker's record changed somewhere: whoever keeps it should look, or whoever may take it."""
+        if worker in self._keepers or node in {None, self._id}:
+            self._poked(worker)
+
+    def task_came(self, worker: WorkerId) -> None:
+        """A task was recorded somewhere: whoever rests with nothing to do should look."""
+        if (keeper := self._keepers.get(worker)) is not None and keeper.resting:
+            keeper.wake()
 
     def wake_all(self) -> None:
         """Look at everything: after a reconnect, say."""
@@ -53,24 +67,22 @@ class Node:
     async def run(self, stop: asyncio.Event) -> None:
         """Claim and keep until `stop`; what runs goes on running."""
         asking = asyncio.get_running_loop().create_task(_set_after(stop, self.wake_all))
-        repaired = 0.0
+        repaired = -math.inf
         async with asyncio.TaskGroup() as group:
             try:
                 while not stop.is_set():
                     self._wake.clear()
+                    began = time.monotonic()
                     try:
-                        if (
-                            asyncio.get_running_loop().time() - repaired > REPAIR_EVERY
-                            or not repaired
-                        ):
+                        if began - repaired > REPAIR_EVERY:
                             await self._repair()
-                            repaired = asyncio.get_running_loop().time()
+                            repaired = began
                         await self._look(group, stop)
                     except (BusUnavailable, Conflict, TimeoutError) as error:
                         log.warning("node.postponed", error=str(error) or type(error).__name__)
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(self._settings.tick):
-                            await self._wake.wait()
+                    times, most = BREATHER
+                    await set_within(stop, min(times * (time.monotonic() - began), most))
+                    await set_within(self._wake, self._settings.tick)
             finally:
                 asking.cancel()
                 self.wake_all()
@@ -78,31 +90,20 @@ class Node:
     async def _look(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         records = await self._crew.workers.bucket.list()
         await self._crew.workers.settle_these(records.items())
-        mine = [r.value for r in records.values() if r.value.node == self._id]
-        for record in mine:
-            if not self._finished(record):
-                self._keep(group, record.name, stop)
-        orphans = [r.value for r in records.values() if r.value.node is None]
-        for record in orphans:
-            if record.state == "stopping":
-                self._keep(group, record.name, stop)
-        room = self._settings.max_workers - sum(1 for r in mine if not r.ended)
-        queue = sorted(
-            (held for held in records.values() if held.value.state in UNCLAIMED),
-            key=lambda held: held.value.requested_at,
-        )
-        for held in queue:
-            if room > 0 and await self._claim(held):
-                room -= 1
-                self._keep(group, held.value.name, stop)
-            elif room <= 0 and held.value.state == "requested":
-                await self._enqueue(held.value.name)
+        for held in records.values():
+            record = held.value
+            mine = record.node == self._id and not self._finished(record)
+            if mine or (record.node is None and record.state == "stopping"):
+                self._keep(group, record.name, stop).notice(held.revision)
+        for name in await self._line.admit(held.value for held in records.values()):
+            self._keep(group, name, stop)
+        await self._remind()
 
-    async def _enqueue(self, name: WorkerId) -> None:
-        at, reason = self._crew.clock(), f"{self._settings.max_workers} workers run already"
-        await self._crew.workers.change(
-            name, lambda r: moves.worker(r, "queued", at, reason=reason)
-        )
+    async def _remind(self) -> None:
+        """Prompts that wait at the door of a worker which rests: the hint of them was lost."""
+        if any(keeper.resting for keeper in self._keepers.values()):
+            for worker in await self._crew.with_prompts():
+                self.task_came(worker)
 
     async def watch_exits(self, stop: asyncio.Event) -> None:
         """Look at a worker as soon as its unit ends."""
@@ -120,9 +121,9 @@ class Node:
         """Whether there is nothing left to be done for it: a failed one is cleared away once a process."""
         return record.state == "stopped" or (record.state == "failed" and record.user_key is None)
 
-    def _keep(self, group: asyncio.TaskGroup, name: WorkerId, stop: asyncio.Event) -> None:
-        if name in self._keepers:
-            return
+    def _keep(self, group: asyncio.TaskGroup, name: WorkerId, stop: asyncio.Event) -> Keeper:
+        if (present := self._keepers.get(name)) is not None:
+            return present
         keeper = Keeper(name, self._around)
         self._keepers[name] = keeper
 
@@ -134,12 +135,13 @@ class Node:
                 self._wake.set()
 
         group.create_task(keep(), name=f"keeper of {name}")
+        return keeper
 
-    async def _claim(self, held: Held[WorkerRecord]) -> bool:
+    async def _claim(self, record: WorkerRecord) -> bool:
         """Take a worker for this node; False when another one did, or it cannot be kept here."""
-        name, at = held.value.name, self._crew.clock()
+        name, at = record.name, self._crew.clock()
         try:
-            runtime = await self._choose(held.value)
+            runtime = await self._choose(record)
         except JetcrewError as error:
             why = str(error)
             await self._crew.workers.change(
@@ -149,9 +151,11 @@ class Node:
         state: WorkerState = "building" if runtime == "docker" else "starting"
 
         def step(record: WorkerRecord) -> WorkerRecord | None:
-            if record.state not in UNCLAIMED or record.node is not None:
-                return None
-            return moves.worker(record, state, at, node=self._id, runtime=runtime)
+            return (
+                moves.worker(record, state, at, node=self._id, runtime=runtime)
+                if record.waits
+                else None
+            )
 
         claimed = await self._crew.workers.change(name, step)
         if claimed is not None:
@@ -200,22 +204,3 @@ class Node:
 async def _set_after(event: asyncio.Event, call: Callable[[], None]) -> None:
     await event.wait()
     call()
-
-
-class Watch:
-    """Turns changes of workers' records, wherever they were made, into looks. Hints only: the node's ticks
-    stand behind them."""
-
-    def __init__(self, node: Node, crew: Crew) -> None:
-        self._node = node
-        self._crew = crew
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Listen until `stop`."""
-        bus = self._crew.bus
-        bus.on_reconnect(self._node.wake_all)
-        async with bus.serve(bus.subjects.changes(WORKER), self._changed):
-            await stop.wait()
-
-    async def _changed(self, message: Message) -> None:
-        self._crew.poke(WorkerId(message.subject.rpartition(".")[2]))

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from contracts.worker import RuntimeChoice
 from services.kit.settings import ProcessSettings
@@ -23,13 +23,42 @@ def _host_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
+class Caps(BaseModel, frozen=True):
+    """The most that one worker may ask for; a create that asks for more is refused."""
+
+    memory_mb: PositiveInt | None = None
+    """MiB of memory of one worker; a create above it is refused. Unset: no cap. The same on all nodes."""
+    cpus: PositiveFloat | None = None
+    """CPUs of one worker; likewise."""
+    pids: PositiveInt | None = None
+    """Processes of one worker; likewise."""
+    output_mb: PositiveInt | None = None
+    """MiB of output kept of one task; likewise."""
+
+
 class ManagerSettings(ProcessSettings):
     """Settings of one node's worker manager."""
 
     runtime: RuntimeChoice = "auto"
     """What `auto` workers get here; `auto` again: docker where an engine answers, else processes."""
     max_workers: PositiveInt = 16
-    """Workers at once on this node; more are queued."""
+    """Workers at once on this node, paused ones among them; more are queued."""
+    memory_mb: PositiveInt | None = None
+    """MiB of memory that this node has for workers; unset: what its engine has, or else this host."""
+    memory_overcommit: PositiveFloat = 2
+    """How often that memory may be promised: the limits of all its workers together stay below the product."""
+    overtaking: bool = False
+    """Whether a worker that there is room for may start before an older one that waits for more."""
+    parallel_starts: PositiveInt = 4
+    """Workers of this node that may be starting at once, from the unit's start to `ready`; the oldest first."""
+    queue_timeout: NonNegativeFloat = 1800
+    """Seconds that a worker waits for room unless it says otherwise; 0: for ever."""
+    idle_pause: NonNegativeFloat = 900
+    """Seconds without a task after which a worker is paused unless it says otherwise; 0: never."""
+    idle_expiry: NonNegativeFloat = 0
+    """Seconds without a task after which a worker is deleted, with its workspace, unless it says otherwise; 0:
+    never."""
+    caps: Caps = Caps()
     base_image: str = "python:3.12-slim"
     """What worker images are built on."""
     node_image: str = "node:22-slim"

@@ -8,11 +8,13 @@ from contracts.codec import encode
 from contracts.errors import NotThere
 from contracts.ids import WorkerId
 from contracts.worker import WorkerRecord
+from services.worker_manager.capacity import Capacity
 from services.worker_manager.commands import Commands
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
 from services.worker_manager.runtimes import Runtime, UnitSpec
 from services.worker_manager.settings import ManagerSettings
+from services.worker_manager.turns import Turns
 
 EnsureImage = Callable[[WorkerRecord], Awaitable[str | None]]
 
@@ -30,6 +32,9 @@ class Surroundings:
     open_bus: Callable[[WorkerRecord], Awaitable[None]]
     """Makes the worker's way to the bus, where its runtime needs one."""
     close_bus: Callable[[WorkerId], Awaitable[None]]
+    capacity: Callable[[], Awaitable[Capacity]]
+    """What this node has room for."""
+    turns: Turns
     last_beat: dict[WorkerId, float]
 
 

@@ -171,7 +171,7 @@ async def test_more_workers_than_there_is_room_for_wait_their_turn(tmp_path: Pat
     [
         ("worker.create", {"name": "Ada", "agent": "shell"}, 422, "$.name", "Ada"),
         ("worker.create", {"name": "ada"}, 422, "$.agent", "missing"),
-        ("worker.create", {"name": "ada", "agent": "shel"}, 422, "$.agent", "known: claude, shell"),
+        ("worker.create", {"name": "ada", "agent": "shel"}, 422, "$.agent", "known: claude, factory, shell"),
         ("worker.create", {"name": "ada", "agent": "shell", "capabilities": ["gitt"]}, 422, "$.capabilities[0]", "known:"),
         ("worker.create", {"name": "ada", "agent": "shell", "env": {"JETCREW_URL": "x"}}, 422, "$.env.JETCREW_URL", "not for workers"),
         ("worker.create", {"name": "ada", "agent": "shell", "secrets": ["NOPE"]}, 422, "$.secrets[0]", "NOPE"),

@@ -129,6 +129,15 @@ class WorkerFailed(_WorkerEvent, tag="worker.failed", frozen=True, kw_only=True)
     """It could not be made, or it broke; the reason says why."""
 
 
+class WorkerInspected(_WorkerEvent, tag="worker.inspected", frozen=True, kw_only=True):
+    """An operator ran a program in it."""
+
+    program: str
+    """Without its arguments."""
+    actor: str | None = None
+    """Who, as the sender says."""
+
+
 class _TaskEvent(_Event, frozen=True, kw_only=True, omit_defaults=True):
     worker: WorkerId
     task: TaskId
@@ -266,7 +275,7 @@ class NodeDiskFreed(_NodeEvent, tag="node.disk-freed", frozen=True, kw_only=True
 
 WorkerEvent = (
     WorkerRequested | WorkerQueued | WorkerBuilding | WorkerStarting | WorkerBecameReady | WorkerBusy
-    | WorkerPaused | WorkerLost | WorkerStopping | WorkerStopped | WorkerFailed
+    | WorkerPaused | WorkerLost | WorkerStopping | WorkerStopped | WorkerFailed | WorkerInspected
 )  # fmt: skip
 TaskEnding = TaskSucceeded | TaskFailed | TaskCancelled | TaskTimedOut | TaskInputRequired
 TaskEvent = (

@@ -24,8 +24,9 @@ COMMANDS = {
 }
 """Entities and the verbs that both doors take for them."""
 
-DOOR_ONLY = {"secret": ("put",)}
-"""Verbs that only the synchronous door takes: what they carry must not be stored in a stream."""
+DOOR_ONLY = {"secret": ("put",), "worker": ("exec",)}
+"""Verbs that only the synchronous door takes: what they carry must not be stored in a stream, or is of no
+use later."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ class Subjects:
     def clean(self, node: NodeId) -> str:
         """Where a node's manager is asked, by another one, to clean that node."""
         return f"{self.prefix}.node.{node}.clean"
+
+    def exec(self, node: NodeId) -> str:
+        """Where a node's manager is asked, by another one, to run a program in a worker of its own."""
+        return f"{self.prefix}.node.{node}.exec"
 
     def result(self, command: CommandId) -> str:
         """The answer to a command."""

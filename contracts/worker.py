@@ -122,6 +122,31 @@ class StatusOfWorker(Struct, frozen=True, kw_only=True):
     name: Token
 
 
+class ExecInWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Run a program beside a worker's agent, to see what is wrong with it. For operators, by the synchronous
+    door only: nothing of it is stored but the event that tells of it."""
+
+    name: Token
+    argv: Annotated[
+        list[Annotated[str, Meta(pattern=r"^[^\x00]*$", max_length=32_768)]],
+        Meta(min_length=1, max_length=256),
+    ]
+    """The program and its arguments; no shell is put before them."""
+    timeout: Annotated[float, Meta(gt=0, le=50)] = 20.0
+    """Seconds, after which it is killed."""
+
+
+class ExecOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came of an `ExecInWorker`."""
+
+    exit_code: int | None = None
+    """None when it was killed because its time was over."""
+    output: str = ""
+    """What it wrote to stdout and stderr, as it came; 256 KiB of it at most."""
+    cut: bool = False
+    """Whether there was more."""
+
+
 class PutSecret(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Store a secret. Taken by the synchronous door only, so that no stream ever holds its value."""
 

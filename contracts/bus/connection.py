@@ -161,14 +161,18 @@ class Bus:
             raise BusUnavailable(_said(error, subject)) from None
         return _message(answer)
 
-    async def ask(self, subject: str, message: Body, kind: type[T], *, timeout: float = 5.0) -> T:
+    async def ask(
+        self, subject: str, message: Body, kind: type[T], *,
+        headers: Headers | None = None, timeout: float = 5.0,
+    ) -> T:  # fmt: skip
         """Send a plain message; the answer, decoded.
 
         Raises:
             BusUnavailable: nobody answers within `timeout` seconds.
             InvalidMessage: the answer is not a `kind`.
         """
-        return decode((await self.request(subject, message, timeout=timeout)).data, kind)
+        answer = await self.request(subject, message, headers=headers, timeout=timeout)
+        return decode(answer.data, kind)
 
     # -- listening --------------------------------------------------------------------------------
 

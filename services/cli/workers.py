@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from contracts.bus import Stored
-from contracts.codec import decode
+from contracts.codec import convert, decode
 from contracts.errors import NotThere
 from contracts.ids import TaskId, WorkerId, is_token
 from contracts.reports import Output
 from contracts.topology import WORKER
-from contracts.worker import DeleteWorker, PutSecret, WorkerRecord
+from contracts.worker import DeleteWorker, ExecInWorker, ExecOutcome, PutSecret, WorkerRecord
 from services.cli.failures import CrewFailed, Usage, WorkerFailedToStart
 from services.cli.follow import follow, last_sequence
 from services.cli.link import call, status_of
@@ -31,6 +31,10 @@ from services.kit.state import StateDirectory
 STOP_PATIENCE = 60.0
 """Seconds for a deleted worker to be gone."""
 LOG_LINES = 200
+ON_THE_WAY = 10.0
+"""Seconds that an order and its answer may take besides the program it runs."""
+KILLED = 124
+"""Exit code for a program whose time was over, as `timeout` has it."""
 
 
 async def create_worker(session: Session, options: dict[str, Any]) -> None:
@@ -203,6 +207,30 @@ async def show_logs(session: Session, options: dict[str, Any]) -> None:
             interrupts.asked.set()
         await follow(session.bus, "JC_OUT", subject, take, after=0, finished=interrupts.asked)
     await screen.end_output()
+
+
+async def exec_in_worker(session: Session, options: dict[str, Any]) -> int:
+    """Run a program in a worker and print what it wrote; its exit code.
+
+    Raises:
+        NotThere, Refused: there is no such worker, or nothing of it runs.
+        InvalidMessage: there is no such program, or too much of it.
+        CrewFailed: the worker's node does not answer.
+    """
+    ask = ExecInWorker(name=options["name"], argv=list(options["argv"]), timeout=options["timeout"])
+    # once: a program that may have run is not run again
+    result = await call(session.bus, "worker", "exec", ask, wait=ask.timeout + ON_THE_WAY, budget=0)
+    outcome = convert(result.record, ExecOutcome)
+    if options["json"]:
+        print_json(outcome)
+    else:
+        sys.stdout.write(clean(outcome.output))
+        sys.stdout.flush()
+        if outcome.cut:
+            session.screen.phase("there was more output than can be shown")
+        if outcome.exit_code is None:
+            session.screen.phase(f"it was killed after {ask.timeout:g} s")
+    return KILLED if outcome.exit_code is None else outcome.exit_code
 
 
 def show_wrapper_log(name: str) -> None:

@@ -22,6 +22,7 @@ from services.worker_manager.capacity import NodeCapacity
 from services.worker_manager.commands import Commands, about
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
+from services.worker_manager.diagnosis import Diagnosis
 from services.worker_manager.doors import Doors
 from services.worker_manager.forwarder import Forwarders
 from services.worker_manager.images.build import Images
@@ -109,13 +110,15 @@ async def _work(
             labels={"jetcrew.crew": crew_id, "jetcrew.node": settings.node},
         ) as images,
     ):
+        runtimes = _runtimes(settings, engine, catalog, crew_id)
+        diagnosis = Diagnosis(crew, runtimes, NodeId(settings.node))
         node = Node(
             Surroundings(
                 crew=crew,
                 credentials=credentials,
                 commands=commands,
                 settings=settings,
-                runtimes=_runtimes(settings, engine, catalog, crew_id),
+                runtimes=runtimes,
                 ensure_image=ImagesTold(bus, images, ImagesUsed(bus, NodeId(settings.node))).ensure,
                 open_bus=_way_in(settings, forwarders),
                 close_bus=forwarders.close,
@@ -124,7 +127,8 @@ async def _work(
                 last_beat=testimony.last_beat,
             )
         )
-        async with _answering(bus, crew, testimony, Doors(crew, credentials)):
+        doors = Doors(crew, credentials, diagnosis)
+        async with diagnosis.opened(), _answering(bus, crew, testimony, doors):
             log.info("manager.ready", node=settings.node, url=settings.url)
             await serve(
                 {

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import structlog
+from msgspec.structs import replace
 
 from contracts import __version__
 from contracts.bus import ACTOR, MSG_ID, TRACEPARENT, Ledger, Message, Receipt, header
@@ -26,6 +27,7 @@ from contracts.worker import PutSecret
 from services.worker_manager.commands import command_of
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
+from services.worker_manager.diagnosis import Diagnosis
 
 log = structlog.get_logger()
 
@@ -40,12 +42,14 @@ LONGEST_WAIT = 100.0
 
 
 class Doors:
-    """Answers callers. Carries out nothing itself, but for secrets, which no stream may hold."""
+    """Answers callers. Carries out nothing itself, but for secrets, which no stream may hold, and looks
+    inside workers, which are of no use later."""
 
-    def __init__(self, crew: Crew, credentials: Credentials) -> None:
+    def __init__(self, crew: Crew, credentials: Credentials, diagnosis: Diagnosis) -> None:
         self._crew = crew
         self._bus = crew.bus
         self._credentials = credentials
+        self._diagnosis = diagnosis
         self._ledger = Ledger(crew.bus)
         self._waiting: dict[str, list[asyncio.Future[Result]]] = defaultdict(list)
 
@@ -63,9 +67,12 @@ class Doors:
             for entity, verbs in COMMANDS.items()
             for verb in verbs
         ]
-        endpoints.append(
-            Endpoint(name="secret-put", subject=subjects.door("secret", "put"), handle=self._put)
-        )
+        endpoints += [
+            Endpoint(name="secret-put", subject=subjects.door("secret", "put"), handle=self._put),
+            Endpoint(
+                name="worker-exec", subject=subjects.door("worker", "exec"), handle=self._exec
+            ),
+        ]
         async with (
             self._bus.serve(subjects.result(CommandId("*")), self._result),
             service(
@@ -139,6 +146,13 @@ class Doors:
         except JetcrewError as error:
             return _refusal(error)
         return _said(Result(stream="jc_secret", seq=1, detail=f"secret {secret.name} is stored"))
+
+    async def _exec(self, message: Message) -> Answer:
+        try:
+            result = await self._diagnosis.asked(message)
+        except JetcrewError as error:
+            return _refusal(error)
+        return _said(replace(result, stream="JC_EVT", seq=1))
 
 
 def _accepted(receipt: Receipt, command: CommandId, wait: float) -> Result:

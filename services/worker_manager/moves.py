@@ -28,6 +28,7 @@ from contracts.events import (
     WorkerBusy,
     WorkerEvent,
     WorkerFailed,
+    WorkerInspected,
     WorkerLost,
     WorkerPaused,
     WorkerQueued,
@@ -134,6 +135,19 @@ def free(
 def spent(record: WorkerRecord, at: datetime) -> WorkerRecord | None:
     """The worker that was made for one task, once that is over."""
     return worker(record, "stopping", at, reason="task-over", desired="stopped", task=None)
+
+
+def inspected(
+    record: WorkerRecord, program: str, actor: str | None, at: datetime
+) -> WorkerRecord | None:
+    """The same worker, and that somebody looked inside; None when it has ended."""
+    if record.ended:
+        return None
+    event = WorkerInspected(
+        at=at, worker=record.name, incarnation=record.incarnation, node=record.node,
+        program=program, actor=actor,
+    )  # fmt: skip
+    return _owing(record, f"w:{record.name}:{record.incarnation}", event)
 
 
 # -- tasks --------------------------------------------------------------------------------------

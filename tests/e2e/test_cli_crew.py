@@ -157,6 +157,18 @@ def test_wrong_input_is_one_clear_line(
     assert said in done.complaint
 
 
+def test_a_program_runs_beside_the_agent(up: Running, jetcrew: Cli) -> None:
+    done = jetcrew("worker", "exec", "ada", "--", "sh", "-c", "pwd; exit 3")
+    assert done.code == 3, done.err
+    assert done.out == f"{jetcrew.state}/workers/ada/workspace\n"
+
+    killed = jetcrew("worker", "exec", "ada", "--timeout", "1s", "sleep", "60")
+    assert (killed.code, "killed after 1 s" in killed.err) == (124, True), killed.err
+    missing = jetcrew("worker", "exec", "ada", "no-such-program")
+    assert (missing.code, "'no-such-program' cannot be run" in missing.complaint) == (3, True)
+    assert "there is no worker" in jetcrew("worker", "exec", "nobody", "id").complaint
+
+
 async def test_a_full_queue_is_told_to_whoever_submits(up: Running, jetcrew: Cli) -> None:
     assert jetcrew("worker", "create", "full", "--agent", "shell").code == 0
     creds = StateDirectory(jetcrew.state).creds("operator")

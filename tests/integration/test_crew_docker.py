@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from contracts.results import Result
 from tests.support.anthropic import AnthropicEndpoint, Says, anthropic_endpoint, in_order, result
 from tests.support.claude import claude_cli
 from tests.support.containers import container_crew, gateway, start
@@ -114,3 +115,29 @@ async def test_claude_goes_on_with_its_conversation_in_a_hardened_container(
         await _two_turns(crew, endpoint)
         inspected = json.dumps(need_engine().api.inspect_container(str(record.unit)))
         assert KEY not in inspected
+
+
+async def test_an_operator_looks_inside_and_the_history_tells(crew: RunningCrew) -> None:
+    await worker_image("shell")
+    await start(crew, "shell", network="none")
+
+    async def run(*argv: str, **more: float) -> Result:
+        body = {"name": "ada", "argv": list(argv), **more}
+        return await crew.ask("worker.exec", body, **{"Jc-Actor": "alice"})
+
+    told = await run("sh", "-c", "id -u; pwd; echo oops >&2; exit 3")
+    assert told.record == {"exit_code": 3, "output": "1000\n/workspace\noops\n"}
+    missing = await run("no-such-program")
+    assert missing.error is not None
+    assert "no-such-program" in missing.error.description
+    assert (await run("sleep", "60", timeout=0.5)).record == {}
+    flood = await run("sh", "-c", "yes | head -c 900000")
+    assert isinstance(flood.record, dict)
+    assert (len(flood.record["output"]), flood.record["cut"]) == (262_144, True)
+    absent = await crew.ask("worker.exec", {"name": "nobody", "argv": ["id"]})
+    assert absent.error is not None
+    assert absent.error.code == 404
+
+    [first, *_] = await crew.events("jetcrew.evt.worker.ada.inspected")
+    event = json.loads(first.data)
+    assert (event["program"], event["actor"]) == ("sh", "alice")

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from services.cli.commands.run import read_making
-from services.cli.options import Assignment, as_json, connecting, making
+from services.cli.options import Assignment, Duration, as_json, connecting, making
 
 
 @click.group()
@@ -137,3 +137,28 @@ def logs(ctx: click.Context, /, **options: Any) -> None:
         show_wrapper_log(options["name"])
         return
     converse(ctx, options, lambda session: show_logs(session, options))
+
+
+@worker.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="PROGRAM [ARGS]…")
+@click.option(
+    "--timeout", type=Duration(), default=20.0, metavar="TIME", help="At most 50s.  [default: 20s]"
+)
+@as_json
+@connecting
+@click.pass_context
+def exec_(ctx: click.Context, /, **options: Any) -> None:
+    """Run PROGRAM in the worker NAME, beside its agent, to see what is wrong with it.
+
+    It runs in the workspace, as the worker's user, without the agent's secrets; the worker's history tells
+    that it was run. Exit code: the program's.
+
+    \b
+        jetcrew worker exec ada git status
+        jetcrew worker exec ada -- sh -c 'ps aux; df -h'
+    """
+    from services.cli.session import converse
+    from services.cli.workers import exec_in_worker
+
+    ctx.exit(converse(ctx, options, lambda session: exec_in_worker(session, options)))

@@ -6,11 +6,11 @@ that a manager that starts anew finds the units an earlier one started.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from contracts.worker import Limits, Network
+from contracts.worker import ExecOutcome, Limits, Network
 
 UnitState = Literal["running", "paused", "exited"]
 
@@ -129,6 +129,14 @@ class Runtime(Protocol):
     def exits(self, stop: asyncio.Event) -> AsyncIterator[Unit]:
         """Each end as it happens, until `stop` is set. Hints, with gaps and repetitions: `list` stands
         behind them. Outlives an engine that goes away and comes back; does not raise."""
+
+    async def exec(self, worker: str, argv: Sequence[str], timeout: float) -> ExecOutcome:
+        """Run a program in the worker's workspace, as the worker's user, without the agent's secrets.
+
+        Raises:
+            NotThere: no unit of this worker runs.
+            EngineRefused: there is no such program, or it is paused.
+        """
 
     async def logs(self, worker: str, lines: int = 200) -> str:
         """The last lines the wrapper wrote; empty when there is no unit."""

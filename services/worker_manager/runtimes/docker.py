@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -11,10 +11,12 @@ import docker as docker_sdk
 import structlog
 
 from contracts.errors import EngineRefused, EngineUnavailable, ImageMissing, JetcrewError, NotThere
+from contracts.worker import ExecOutcome
 from services.worker_manager.runtimes import Exit, Layout, Unit, UnitSpec, UnitState, profile
 from services.worker_manager.runtimes.delivery import deliver
 from services.worker_manager.runtimes.ends import Outage, exit_of, moment
 from services.worker_manager.runtimes.engine import Engine, NotFound, absent_is_fine
+from services.worker_manager.runtimes.execs import run_inside
 from services.worker_manager.runtimes.files import tar_of_files
 
 TAIL_LINES = 50
@@ -136,6 +138,11 @@ class DockerRuntime:
                 self._begin_outage()
                 await _set_within(stop, delay)
                 delay = min(delay * 2, RECONNECT[1])
+
+    async def exec(self, worker: str, argv: Sequence[str], timeout: float) -> ExecOutcome:
+        """By the engine's own exec, beside the wrapper."""
+        identity: str = (await self._live(worker))["Id"]
+        return await self._engine.call(lambda client: run_inside(client, identity, argv, timeout))
 
     async def logs(self, worker: str, lines: int = 200) -> str:
         """The wrapper's stdout and stderr."""

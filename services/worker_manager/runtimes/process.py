@@ -20,8 +20,10 @@ from msgspec import Struct
 
 from contracts.codec import decode
 from contracts.errors import EngineRefused, EngineUnavailable, InvalidMessage, NotThere
+from contracts.worker import ExecOutcome
 from services.kit.catalog import Catalog
 from services.worker_manager.runtimes import Exit, Layout, Unit, UnitSpec, proc, supervise
+from services.worker_manager.runtimes.execs import run_beside
 from services.worker_manager.runtimes.files import write_files
 
 MARKER = "JETCREW_UNIT"
@@ -164,6 +166,13 @@ class ProcessRuntime:
             except TimeoutError:
                 continue
 
+    async def exec(self, worker: str, argv: Sequence[str], timeout: float) -> ExecOutcome:
+        """As another process of the unit, which ends with it."""
+        record = await self._running(worker)
+        directory = self._workers / worker
+        environment = self._environment_of(directory, worker, record.incarnation)
+        return await run_beside(argv, timeout, cwd=directory / "workspace", env=environment)
+
     async def logs(self, worker: str, lines: int = 200) -> str:
         """The end of `wrapper.log`, 64 KiB of it at most."""
         return await asyncio.to_thread(self._tail, worker, lines)
@@ -254,12 +263,7 @@ class ProcessRuntime:
         _delete(directory / name for name in ("cred", "unit.json", "exit.json", "wrapper.log"))
         write_files(directory / "cred", spec.files)
         boot = directory / "cred"
-        environment = {
-            **self._environment,
-            "PATH": self._path,
-            "HOME": str(directory / "home"),
-            MARKER: self._marker(spec.worker, spec.incarnation),
-        }
+        environment = self._environment_of(directory, spec.worker, spec.incarnation)
         supervised = [spec.worker, str(spec.incarnation), *self._command, str(boot)]
         with (directory / "wrapper.log").open("ab") as output:
             done = subprocess.run(
@@ -282,6 +286,14 @@ class ProcessRuntime:
             raise EngineRefused(
                 f"worker {spec.worker} could not be started: {why}\n{tail}".rstrip()
             )
+
+    def _environment_of(self, directory: Path, worker: str, incarnation: int) -> dict[str, str]:
+        return {
+            **self._environment,
+            "PATH": self._path,
+            "HOME": str(directory / "home"),
+            MARKER: self._marker(worker, incarnation),
+        }
 
     def _signal(self, record: _Record, signum: signal.Signals) -> None:
         """Signal every process of a unit but its supervisor, until a look finds no further one."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from contracts.schema import MESSAGES, document, dumps, violations
 from contracts.topology import COMMANDS, DOOR_ONLY, Bucket, Consumer, ObjectStore, Stream, Topology
+from services.api.document import published
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -36,7 +37,12 @@ def main(arguments: list[str]) -> str | None:
 
 def pages() -> dict[str, str]:
     """Every generated file, by its name."""
-    return {CONTRACTS: dumps(document()), "bus.md": bus(Topology()), "settings.md": settings()}
+    return {
+        CONTRACTS: dumps(document()),
+        "bus.md": bus(Topology()),
+        "http.json": published(),
+        "settings.md": settings(),
+    }
 
 
 def written(name: str) -> str:

@@ -221,7 +221,7 @@ async def exec_in_worker(session: Session, options: dict[str, Any]) -> int:
     # once: a program that may have run is not run again
     result = await call(session.bus, "worker", "exec", ask, wait=ask.timeout + ON_THE_WAY, budget=0)
     outcome = convert(result.record, ExecOutcome)
-    if options["json"]:
+    if options["as_json"]:
         print_json(outcome)
     else:
         sys.stdout.write(clean(outcome.output))

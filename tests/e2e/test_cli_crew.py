@@ -160,7 +160,7 @@ def test_wrong_input_is_one_clear_line(
 def test_a_program_runs_beside_the_agent(up: Running, jetcrew: Cli) -> None:
     done = jetcrew("worker", "exec", "ada", "--", "sh", "-c", "pwd; exit 3")
     assert done.code == 3, done.err
-    assert done.out == f"{jetcrew.state}/workers/ada/workspace\n"
+    assert done.out == f"{jetcrew.state}/workers/ada/workspace\n", done.err
 
     killed = jetcrew("worker", "exec", "ada", "--timeout", "1s", "sleep", "60")
     assert (killed.code, "killed after 1 s" in killed.err) == (124, True), killed.err

@@ -1,6 +1,7 @@
 """Workers as containers of a Docker engine."""
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -394,8 +395,6 @@ def _just_after(event: Mapping[str, Any]) -> str:
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-    except TimeoutError:
-        return

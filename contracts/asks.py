@@ -97,6 +97,62 @@ class CredentialAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
+PIECE_BYTES = 131_072
+"""The most that one piece of what is handed over, or fetched, holds."""
+
+Piece = Annotated[bytes, Meta(max_length=PIECE_BYTES)]
+
+
+class _OfRun(Struct, frozen=True, kw_only=True):
+    task: Token
+    attempt: int
+    run: Token
+    name: Token
+    """`bundle` or `patch`."""
+
+
+class PutPiece(_OfRun, frozen=True, kw_only=True):
+    """`artifact.put`: the next piece of what this run hands over. Putting a piece again does no harm."""
+
+    n: Annotated[int, Meta(ge=0)]
+    """Counts the pieces, from 0."""
+    data: Piece
+
+
+class KeepArtifact(_OfRun, frozen=True, kw_only=True):
+    """`artifact.keep`: all pieces are there. They become an object if together they are what this says."""
+
+    size_bytes: Annotated[int, Meta(ge=0)]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")]
+
+
+class HandedOver(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Taken, or why not."""
+
+    ok: bool
+    reason: str = ""
+    object: str = ""
+    """The object's name, once it is one."""
+
+
+class GetPiece(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`artifact.get`: a piece of what was laid out for this worker."""
+
+    name: Token
+    after: Annotated[int, Meta(ge=0)] = 0
+    """`next` of the answer before; 0 for the first piece."""
+
+
+class PieceAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The piece, and what the whole is, by which it is checked; or why there is none."""
+
+    data: Piece = b""
+    next: int = 0
+    size_bytes: int = 0
+    sha256: str = ""
+    reason: str = ""
+
+
 class CancelRun(Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
     """Kill the agent of this attempt and report it as cancelled, or as timed out."""
 

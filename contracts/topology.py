@@ -85,6 +85,10 @@ class Subjects:
         """Where a node's manager is asked, by another one, to run a program in a worker of its own."""
         return f"{self.prefix}.node.{node}.exec"
 
+    def asker(self, subject: str) -> WorkerId:
+        """The worker that asks on a subject."""
+        return WorkerId(subject[len(self.prefix) + len(".ask.") :].partition(".")[0])
+
     def result(self, command: CommandId) -> str:
         """The answer to a command."""
         return f"{self.prefix}.res.{command}"
@@ -170,6 +174,26 @@ class Bucket:
     def stream(self) -> str:
         """The stream underneath."""
         return f"KV_{self.name}"
+
+
+HANDED_OVER: dict[str, int] = {"bundle": 256 * MIB, "patch": 16 * MIB}
+"""What a worker may hand over of a task, with the most bytes of each: commits, uncommitted changes."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Names in the object store. Each begins with the worker's; a dot in a part keeps it apart from tasks."""
+
+    def handed_over(self, worker: WorkerId, task: TaskId, attempt: int, name: str) -> str:
+        """What a worker handed over of an attempt."""
+        return f"{worker}/{task}/{name}" + (f"-{attempt}" if attempt > 1 else "")
+
+    def handed_to(self, worker: WorkerId, name: str) -> str:
+        """What a worker may fetch, and no other."""
+        return f"{worker}/to.worker/{name}"
+
+
+OBJECTS = Objects()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from msgspec import Struct, field
 from contracts.bus import reads
 from contracts.bus.messages import Expect, Stored
 from contracts.codec import decode, encode
-from contracts.errors import Conflict, Damaged, InvalidMessage, NotThere, TooLarge
+from contracts.errors import Conflict, Damaged, InvalidMessage, NotThere, Refused, TooLarge
 from contracts.ids import Instant, nonce
 from contracts.topology import ARTIFACTS
 
@@ -33,6 +33,8 @@ PAGE = 32
 TRIES = 20
 """Lost races for a name after which something other than a race is the matter."""
 _DIGEST = "SHA-256="
+_PIECE = "Jc-Piece"
+"""Header: which piece of a put in pieces this is, from 0."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _LONGEST_NAME = 256
 
@@ -180,6 +182,69 @@ class Artifacts:
     async def _purge(self, put: str) -> None:
         await self._bus.purge(self._store.stream, self._store.chunks(put))
 
+    # -- a put in pieces --------------------------------------------------------------------------
+
+    async def append(self, put: str, n: int, data: bytes, *, limit: int) -> None:
+        """Store piece `n` of a put that `adopt` will name; once, however often it is told to.
+
+        Raises:
+            Refused: the piece before it is not there.
+            TooLarge: with it, the put might hold more than `limit` bytes; a short piece counts as a whole one.
+            QueueFull, BusUnavailable, BusClosed: as for `put`.
+        """
+        if n * CHUNK + len(data) > limit or len(data) > CHUNK:
+            raise TooLarge(n * CHUNK + len(data), limit, "object")
+        there, last = await self._pieces(put)
+        if n < there:
+            return
+        if n > there:
+            raise Refused(f"piece {there} comes first", field="$.n")
+        with contextlib.suppress(Conflict):  # the same piece, told twice at once
+            await self._bus.publish(
+                self._store.chunks(put), data, headers={_PIECE: str(n)}, expect=Expect(last)
+            )
+
+    async def _pieces(self, put: str) -> tuple[int, int]:
+        """How many pieces there are, and the sequence of the last."""
+        stored = await reads.last(self._bus, self._store.stream, self._store.chunks(put))
+        return (int(stored.headers[_PIECE]) + 1, stored.seq) if stored else (0, 0)
+
+    async def adopt(
+        self, name: str, put: str, *, size_bytes: int, sha256: str, limit: int, description: str = ""
+    ) -> Artifact:  # fmt: skip
+        """Name the pieces of a put, if they are what they are said to be; else they go.
+
+        Raises:
+            InvalidMessage: no object can have this name.
+            TooLarge: they are said to be more than `limit`.
+            Damaged: they are not of this size and digest.
+            Conflict: there is an object of that name, and it is another one.
+        """
+        check_name(name)
+        if size_bytes > limit:
+            raise TooLarge(size_bytes, limit, f"object {name}")
+        if (present := await self.info(name)) is not None:
+            if (present.put, present.sha256) == (put, sha256):
+                return present
+            raise Conflict(f"there is an object {name} already")
+        chunks, _ = await self._pieces(put)
+        artifact = Artifact(
+            name=name, size_bytes=size_bytes, sha256=sha256, chunks=chunks, put=put,
+            at=datetime.now(UTC), description=description,
+        )  # fmt: skip
+        try:
+            async for _ in self.read(artifact):
+                pass
+        except Damaged:
+            await self._purge(put)
+            raise
+        digest = _DIGEST + urlsafe_b64encode(bytes.fromhex(sha256)).decode()
+        meta = _Meta(
+            name=name, description=description, options=_Options(CHUNK), bucket=self._store.name,
+            nuid=put, size=size_bytes, mtime=artifact.at, chunks=chunks, digest=digest,
+        )  # fmt: skip
+        return await self._name(meta, replace=False)
+
     # -- reading ----------------------------------------------------------------------------------
 
     async def info(self, name: str) -> Artifact | None:
@@ -213,8 +278,8 @@ class Artifacts:
             Damaged: parts are missing, or it does not have the digest it was stored with.
             BusUnavailable: the store does not answer.
         """
-        digest, size, after = hashlib.sha256(), 0, 0
-        while size < artifact.size_bytes:
+        digest, size, chunks, after = hashlib.sha256(), 0, 0, 0
+        while chunks < artifact.chunks:
             page = await reads.page(
                 self._bus, self._store.stream, self._store.chunks(artifact.put),
                 after=after, limit=PAGE,
@@ -225,6 +290,7 @@ class Artifacts:
                     "it was replaced meanwhile, or its chunks have aged away"
                 )
             after = page[-1].seq
+            chunks += len(page)
             for stored in page:
                 digest.update(stored.data)
                 size += len(stored.data)
@@ -233,6 +299,13 @@ class Artifacts:
                 yield stored.data
         if size != artifact.size_bytes or digest.hexdigest() != artifact.sha256:
             raise Damaged(f"object {artifact.name} does not have the digest it was stored with")
+
+    async def piece(self, artifact: Artifact, after: int) -> tuple[bytes, int]:
+        """One chunk and where it stands: the first behind `after`; nothing and 0 behind the last."""
+        page = await self._bus.page(
+            self._store.stream, self._store.chunks(artifact.put), after=after, limit=1
+        )
+        return (page[0].data, page[0].seq) if page else (b"", 0)
 
     async def get(self, name: str, *, limit: int) -> bytes:
         """A whole object of at most `limit` bytes.

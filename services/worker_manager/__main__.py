@@ -30,6 +30,7 @@ from services.worker_manager.images.told import ImagesTold
 from services.worker_manager.images.used import ImagesUsed, image_id
 from services.worker_manager.intake import Intake
 from services.worker_manager.node import Node
+from services.worker_manager.parcels import Parcels
 from services.worker_manager.runtimes import Runtime
 from services.worker_manager.runtimes.docker import DockerRuntime
 from services.worker_manager.runtimes.engine import Engine
@@ -181,6 +182,7 @@ async def _answering(
         bus.serve(subjects.ask("*", "task.start"), testimony.start, queue="mgr"),
         bus.serve(subjects.ask("*", "credential"), testimony.credential, queue="mgr"),
         bus.serve(subjects.heartbeat(WorkerId("*")), testimony.beat),
+        Parcels(crew).opened(),
         doors.opened(),
     ):
         yield

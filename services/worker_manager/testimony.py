@@ -175,9 +175,7 @@ class Testimony:
         self.last_beat[WorkerId(message.subject.rpartition(".")[2])] = time.monotonic()
 
     def _asker(self, message: Message) -> WorkerId:
-        return WorkerId(
-            message.subject[len(self._crew.bus.subjects.ask("", "")) - 1 :].split(".")[0]
-        )
+        return self._crew.bus.subjects.asker(message.subject)
 
 
 def _conversation(report: TaskReport) -> str | None:

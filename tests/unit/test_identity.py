@@ -142,7 +142,8 @@ def test_a_credential_names_the_worker_its_verbs_and_when_it_ends() -> None:
     assert claims["exp"] == credential.expires_at == 1_000_900
     assert claims["nats"]["issuer_account"] == account.public
     assert sorted(claims["nats"]["tags"]) == [
-        "ctl:abc", "verb:credential", "verb:git.token", "verb:task.start",
+        "ctl:abc", "verb:artifact.get", "verb:artifact.keep", "verb:artifact.put",
+        "verb:credential", "verb:git.token", "verb:task.start",
     ]  # fmt: skip
     assert claims["nats"]["pub"] == claims["nats"]["sub"] == {}
 

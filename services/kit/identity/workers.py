@@ -12,7 +12,7 @@ from services.kit.identity.keys import KeyPair, is_user_key, new_pair
 
 LIFE = 900.0
 """Seconds a worker's credential lasts, and the most that one may be given."""
-ALWAYS_ALLOWED = ("task.start", "credential")
+ALWAYS_ALLOWED = ("task.start", "credential", "artifact.put", "artifact.keep", "artifact.get")
 """Verbs without which a worker cannot work."""
 
 _VERB = re.compile(r"[a-z]+(\.[a-z]+)*")

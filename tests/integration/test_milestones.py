@@ -58,11 +58,33 @@ async def test_create_claude_worker_with_git_capability(crew: RunningCrew) -> No
     assert INSTRUCTIONS in endpoint.requests[0].said
 
 
+async def test_create_factory_worker_with_curl_capability(crew: RunningCrew) -> None:
+    await worker_image("factory", "curl")
+    async with anthropic_endpoint(in_order(Says(result())), host=gateway()) as endpoint:
+        fetch = f"curl -s -o page -w 'code %{{http_code}}' {endpoint.url}/page; jq -c . page"
+        calls = Uses("Execute", {"summary": "fetch it", "command": fetch})
+        endpoint.script = in_order(calls, Says(f"Done.\n{result()}"))
+        record = await start(
+            crew, "factory", capabilities=["curl"], instructions=INSTRUCTIONS,
+            secrets=await with_key(crew), env={"ANTHROPIC_BASE_URL": endpoint.url},
+        )  # fmt: skip
+        await crew.submit("ada", "Fetch the page.", task="t-1")
+        task = await crew.ended("t-1")
+
+    assert task.state == "succeeded", task.end
+    assert "code 404" in endpoint.requests[-1].said
+    code, kept = inside(record, "cat $HOME/.factory/AGENTS.md")
+    assert (code, INSTRUCTIONS in kept) == (0, True)
+    assert INSTRUCTIONS in endpoint.requests[0].said
+    code, found = inside(record, "cat /workspace/page; find / -name CLAUDE.md 2>/dev/null")
+    assert found == "{}"
+
+
 async def test_different_agent_types_produce_different_images() -> None:
     await worker_image("claude")
-    await worker_image("shell")
+    await worker_image("factory")
     async with Engine() as engine, Images(engine, Catalog.load()) as images:
-        tags = [await images.tag(agent, []) for agent in ("claude", "shell")]
+        tags = [await images.tag(agent, []) for agent in ("claude", "factory")]
         again = await images.tag("claude", [])
         with_tools = {
             await images.tag("claude", tools) for tools in (["git", "curl"], ["curl", "git"])
@@ -73,7 +95,7 @@ async def test_different_agent_types_produce_different_images() -> None:
     assert len({*tags, *with_tools}) == 3
     found = [need_engine().images.get(tag) for tag in tags]
     assert found[0].id != found[1].id
-    assert [image.labels["jetcrew.agent"] for image in found] == ["claude", "shell"]
+    assert [image.labels["jetcrew.agent"] for image in found] == ["claude", "factory"]
 
 
 async def test_worker_executes_task_with_mocked_claude(crew: RunningCrew) -> None:

@@ -47,6 +47,27 @@ class Boot(Struct, frozen=True, kw_only=True):
     """Whether the agent may find configuration of its own in a repository."""
 
 
+class Berth(Struct, frozen=True, kw_only=True):
+    """First line on a worker's boot socket: where things are in its container. A warm container is told
+    this long before there is a worker for it."""
+
+    agent_file: str
+    workspace: str
+    home: str
+    path: str
+    """The agent's PATH."""
+
+
+class BootFiles(Struct, frozen=True, kw_only=True):
+    """The rest on the boot socket, sent once there is a worker: its credential directory's files."""
+
+    files: dict[str, bytes]
+    """`boot.json`, `worker.creds`, `secrets/NAME`."""
+
+    def __repr__(self) -> str:
+        return f"BootFiles(files={sorted(self.files)})"
+
+
 class Assignment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The one open piece of work of a worker, on `jetcrew.run.<worker>`."""
 

@@ -16,7 +16,9 @@ from contracts import __version__
 from contracts.agent import Agent, Capability
 from contracts.asks import (
     Assignment,
+    Berth,
     Boot,
+    BootFiles,
     Control,
     CredentialAnswer,
     GetPiece,
@@ -83,12 +85,15 @@ MESSAGES: dict[str, Any] = {
     "kv.jc_worker": WorkerRecord,
     "kv.jc_task": TaskRecord,
     "kv.jc_image": ImageRecord,
+    "boot.berth": Berth,
+    "boot.files": BootFiles,
     "file.boot": Boot,
     "file.agent": Agent,
     "file.capability": Capability,
 }
 """What each subject carries, by the subject's fixed tokens; `.answer` is what comes back, `kv.` the
-records of a bucket, `file.` the files that are read with the same decoder."""
+records of a bucket, `boot.` what passes over a worker's boot socket, `file.` the files that are read with
+the same decoder."""
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REF = "#/$defs/{name}"

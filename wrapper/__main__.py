@@ -1,4 +1,4 @@
-"""The process inside a worker: `python -I -m wrapper --boot DIR`.
+"""The process inside a worker: `python -I -m wrapper --boot DIR [--boot-socket PATH]`.
 
 Exit codes: 0 drained · 1 a bug · 2 wrong or missing boot files · 3 the agent is not there ·
 4 no bus, or the bus refused the credential.
@@ -15,16 +15,19 @@ from pathlib import Path
 
 import structlog
 
+from contracts.agent import Agent
 from contracts.bus import Bus, connect
 from contracts.errors import BusClosed, BusUnavailable, ConfigurationInvalid, Denied
 from contracts.ids import nonce
 from contracts.log import configure
 from contracts.topology import INBOX, Topology
+from wrapper.agent import Values, load_agent
 from wrapper.assignments import Assignments
 from wrapper.boot import Place, prepare, read_boot
 from wrapper.control import obey
 from wrapper.credential import keep_valid
 from wrapper.family import Family, adopt_orphans
+from wrapper.handover import FIT, TAKEN, handover, write_down
 from wrapper.heartbeat import beat
 from wrapper.link import reachable
 from wrapper.output import adapter_for
@@ -34,6 +37,8 @@ from wrapper.state import State
 
 log = structlog.get_logger(__name__)
 
+Checking = asyncio.Task[str | AgentMissing | None]
+
 DRAINED, BUG, NOT_CONFIGURED, NOT_READY, NO_BUS = 0, 1, 2, 3, 4
 
 
@@ -41,11 +46,12 @@ def main() -> int:
     """Run a worker to its end; the exit code says which."""
     parser = argparse.ArgumentParser(prog="wrapper", description="The process inside a worker.")
     parser.add_argument("--boot", required=True, type=Path, metavar="DIR")
-    directory: Path = parser.parse_args().boot
+    parser.add_argument("--boot-socket", type=Path, metavar="PATH")
+    options = parser.parse_args()
     configure(json=True, process="wrapper")
     family = Family(adopting=adopt_orphans())
     try:
-        return asyncio.run(_live(directory, family))
+        return asyncio.run(_live(options.boot, options.boot_socket, family))
     except (ConfigurationInvalid, BusClosed, BusUnavailable, Denied, BaseExceptionGroup) as error:
         cause = _cause(error)
         code = _code(cause)
@@ -72,15 +78,18 @@ def _code(error: BaseException) -> int:
     return NO_BUS if isinstance(error, BusClosed | BusUnavailable | Denied) else BUG
 
 
-async def _live(directory: Path, family: Family) -> int:
+async def _live(directory: Path, socket: Path | None, family: Family) -> int:
     state = State()
-    place = await read_boot(directory)
-    adapter_for(place.agent)  # a format that nobody reads is better noticed now
-    structlog.contextvars.bind_contextvars(worker=place.boot.worker)
-    prepare(place)
     boot = nonce()
     async with asyncio.TaskGroup() as group:
-        checking = group.create_task(_checked(place, family, boot), name="preflight")
+        checking = await _handed_over(group, directory, socket, family, boot) if socket else None
+        place = await read_boot(directory)
+        adapter_for(place.agent)  # a format that nobody reads is better noticed now
+        structlog.contextvars.bind_contextvars(worker=place.boot.worker)
+        prepare(place)
+        if checking is None:
+            check = _checked(place.agent, place.values(), place.boot.path, family, boot)
+            checking = group.create_task(check, name="preflight")
         async with _bus(place) as bus:
             reports = Reports(bus, place.boot.worker, place.boot.incarnation, boot)
             checked = await checking
@@ -92,9 +101,36 @@ async def _live(directory: Path, family: Family) -> int:
     return DRAINED
 
 
-async def _checked(place: Place, family: Family, boot: str) -> str | AgentMissing | None:
+async def _handed_over(
+    group: asyncio.TaskGroup, directory: Path, socket: Path, family: Family, boot: str
+) -> Checking | None:
+    """Have the boot files written down once they come, and check the agent before there is a worker for it;
+    None when they came in another way."""
+    async with handover(socket, directory) as told:
+        if told is None:
+            return None
+        berth = told.berth
+        agent = load_agent(Path(berth.agent_file))
+        values = Values(workspace=berth.workspace, home=berth.home)
+        check = _checked(agent, values, berth.path, family, boot)
+        checking = group.create_task(check, name="preflight")
+        checking.add_done_callback(lambda task: told.say(_fitness(task)))
+        write_down(await told.files(), directory)
+        told.say(TAKEN)
+    return checking
+
+
+def _fitness(checking: Checking) -> str:
+    if checking.cancelled() or checking.exception() is not None:
+        return "unfit"
+    return "unfit" if isinstance(checking.result(), AgentMissing) else FIT
+
+
+async def _checked(
+    agent: Agent, values: Values, path: str, family: Family, boot: str
+) -> str | AgentMissing | None:
     try:
-        return await preflight(place, family, boot)
+        return await preflight(agent, values, path=path, family=family, run=boot)
     except AgentMissing as error:
         return error
 

@@ -1,9 +1,11 @@
 """Proving that the agent is there before the worker calls itself ready."""
 
 import asyncio
+from pathlib import Path
 
+from contracts.agent import Agent
 from contracts.errors import JetcrewError
-from wrapper.boot import Place
+from wrapper.agent import Values, environment
 from wrapper.family import Family
 from wrapper.output.reading import shortened
 from wrapper.process import NotStarted, StreamName, started
@@ -16,13 +18,15 @@ class AgentMissing(JetcrewError):
     """The agent's own check failed: not installed, not executable, broken."""
 
 
-async def preflight(place: Place, family: Family, run: str) -> str | None:
-    """Run the agent's check; the first line it prints, which is its version.
+async def preflight(
+    agent: Agent, values: Values, *, path: str, family: Family, run: str
+) -> str | None:
+    """Run the agent's check, which needs no secrets; the first line it prints, which is its version.
 
     Raises:
         AgentMissing: it failed; says how.
     """
-    argv = [place.values().fill(argument) for argument in place.agent.preflight]
+    argv = [values.fill(argument) for argument in agent.preflight]
     if not argv:
         return None
     said = {"stdout": bytearray(), "stderr": bytearray()}
@@ -30,12 +34,12 @@ async def preflight(place: Place, family: Family, run: str) -> str | None:
     def take(stream: StreamName, data: bytes) -> None:
         said[stream].extend(data[: 4096 - len(said[stream])])
 
+    env = environment(agent, values, path=path, secrets={}, run=run)
+    cwd = Path(values.workspace)
     try:
         async with (
             asyncio.timeout(PATIENCE),
-            started(
-                argv, env=place.environment(run), cwd=place.workspace, family=family, run=run
-            ) as process,
+            started(argv, env=env, cwd=cwd, family=family, run=run) as process,
         ):
             await process.follow(take)
             await process.exited.wait()
@@ -43,7 +47,7 @@ async def preflight(place: Place, family: Family, run: str) -> str | None:
         raise AgentMissing(str(error)) from None
     except TimeoutError:
         raise AgentMissing(f"{argv[0]} did not answer within {PATIENCE:.0f} s") from None
-    out, err = (shortened(place.secrets.redact(said[s].decode(errors="replace"))) for s in said)
+    out, err = (shortened(said[s].decode(errors="replace")) for s in said)
     if process.exit_code != 0:
         how = process.signal_name or f"exit code {process.exit_code}"
         raise AgentMissing(f"{' '.join(argv)} failed ({how}): {err or out}")

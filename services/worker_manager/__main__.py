@@ -39,6 +39,7 @@ from services.worker_manager.settings import ManagerSettings
 from services.worker_manager.surroundings import Surroundings
 from services.worker_manager.testimony import Testimony
 from services.worker_manager.turns import Turns
+from services.worker_manager.warm import WarmPool
 from services.worker_manager.watch import Watch
 
 log = structlog.get_logger()
@@ -111,8 +112,10 @@ async def _work(
             labels={"jetcrew.crew": crew_id, "jetcrew.node": settings.node},
         ) as images,
     ):
-        runtimes = _runtimes(settings, engine, catalog, crew_id)
+        docker = _containers(settings, engine, crew_id)
+        runtimes: dict[str, Runtime] = {"docker": docker, "process": _processes(settings, catalog)}
         diagnosis = Diagnosis(crew, runtimes, NodeId(settings.node))
+        warm = WarmPool(crew, docker, images, settings)
         node = Node(
             Surroundings(
                 crew=crew,
@@ -126,6 +129,7 @@ async def _work(
                 capacity=NodeCapacity(settings, engine).now,
                 turns=Turns(settings.parallel_starts),
                 last_beat=testimony.last_beat,
+                warm=warm,
             )
         )
         doors = Doors(crew, credentials, diagnosis)
@@ -142,25 +146,25 @@ async def _work(
                     "node": node.run,
                     "exits": node.watch_exits,
                     "changes": Watch(node, crew).run,
+                    "warm containers": warm.run,
                     "connection": _until_closed(bus),
                 }
             )
 
 
-def _runtimes(
-    settings: ManagerSettings, engine: Engine, catalog: Catalog, crew_id: str
-) -> dict[str, Runtime]:
+def _containers(settings: ManagerSettings, engine: Engine, crew_id: str) -> DockerRuntime:
     workers = settings.state.workers
-    return {
-        "docker": DockerRuntime(engine, crew=crew_id, node=settings.node, workers=workers),
-        "process": ProcessRuntime(
-            workers,
-            catalog,
-            bus=settings.url,
-            path=settings.host_path,
-            environment=settings.host_environment,
-        ),
-    }
+    return DockerRuntime(engine, crew=crew_id, node=settings.node, workers=workers)
+
+
+def _processes(settings: ManagerSettings, catalog: Catalog) -> ProcessRuntime:
+    return ProcessRuntime(
+        settings.state.workers,
+        catalog,
+        bus=settings.url,
+        path=settings.host_path,
+        environment=settings.host_environment,
+    )
 
 
 def _way_in(

@@ -6,14 +6,14 @@ credential, not this, decides what it may do there.
 
 import asyncio
 import contextlib
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import structlog
+
+from services.worker_manager.sockets import listening
 
 CONNECTIONS = 4
 """Open at once per worker; one more is closed as soon as it is accepted. A wrapper needs one."""
@@ -77,7 +77,7 @@ class Forwarders:
         twice is no error. Returns the socket's path."""
         if door := self._doors.get(worker):
             return door.path
-        listener = _listen(directory)
+        listener = listening(directory, SOCKET_NAME)
         server = await asyncio.start_unix_server(self._admit(worker), sock=listener)
         self._doors[worker] = _Door(worker, directory / SOCKET_NAME, server)
         return directory / SOCKET_NAME
@@ -164,25 +164,3 @@ async def _flush(writers: tuple[asyncio.StreamWriter, ...]) -> None:
                 writer.close()
             for writer in writers:
                 await writer.wait_closed()
-
-
-def _listen(directory: Path) -> socket.socket:
-    """Bind through the directory's descriptor: a socket's own path may not exceed 107 bytes.
-
-    A container's user reaches the socket through the mount of the directory, so that the modes of the
-    directories above, private to us on the host, do not matter to it.
-    """
-    directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-    directory.chmod(0o711)
-    (directory / SOCKET_NAME).unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-    try:
-        listener.bind(f"/proc/self/fd/{descriptor}/{SOCKET_NAME}")
-        (directory / SOCKET_NAME).chmod(0o666)
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        os.close(descriptor)
-    return listener

@@ -140,26 +140,30 @@ class Node:
     async def _claim(self, record: WorkerRecord) -> bool:
         """Take a worker for this node; False when another one did, or it cannot be kept here."""
         name, at = record.name, self._crew.clock()
+        image = self._around.warm.take(record)
         try:
-            runtime = await self._choose(record)
+            runtime = "docker" if image else await self._choose(record)
         except JetcrewError as error:
             why = str(error)
             await self._crew.workers.change(
                 name, lambda r: moves.worker(r, "failed", at, reason=why)
             )
             return False
-        state: WorkerState = "building" if runtime == "docker" else "starting"
+        # what is warm has its image, and is started
+        state: WorkerState = "building" if runtime == "docker" and not image else "starting"
 
         def step(record: WorkerRecord) -> WorkerRecord | None:
             return (
-                moves.worker(record, state, at, node=self._id, runtime=runtime)
+                moves.worker(record, state, at, node=self._id, runtime=runtime, image=image)
                 if record.waits
                 else None
             )
 
         claimed = await self._crew.workers.change(name, step)
         if claimed is not None:
-            log.info("worker.claimed", worker=name, runtime=runtime)
+            log.info("worker.claimed", worker=name, runtime=runtime, warm=image is not None)
+        else:
+            await self._around.warm.give_up(name)
         return claimed is not None
 
     async def _choose(self, record: WorkerRecord) -> RuntimeName:

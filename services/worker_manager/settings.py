@@ -3,7 +3,14 @@
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 from contracts.worker import RuntimeChoice
 from services.kit.settings import ProcessSettings
@@ -36,6 +43,17 @@ class Caps(BaseModel, frozen=True):
     """MiB of output kept of one task; likewise."""
 
 
+class WarmSettings(BaseModel, frozen=True):
+    """Containers that are started, and paused, before there is a worker for them. Each serves one worker."""
+
+    size: NonNegativeInt = 0
+    """For each kind of worker that was made lately: agent, capabilities, limits and network; 0: none."""
+    total: NonNegativeInt = 8
+    """Of all kinds together; the kinds that were made last come first."""
+    keep: PositiveFloat = 3600
+    """Seconds from the last worker of a kind until none waits for another one."""
+
+
 class ManagerSettings(ProcessSettings):
     """Settings of one node's worker manager."""
 
@@ -65,6 +83,7 @@ class ManagerSettings(ProcessSettings):
     """Where npm agents are installed before they are copied into a worker image."""
     data: tuple[Path, ...] = ()
     """Directories with `agents/*.toml` and `capabilities/*.toml` of one's own."""
+    warm: WarmSettings = WarmSettings()
     boot_timeout: PositiveFloat = 60
     """Seconds from a unit's start to the wrapper's `ready`."""
     silence: PositiveFloat = 45

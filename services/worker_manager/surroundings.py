@@ -15,6 +15,7 @@ from services.worker_manager.crew import Crew
 from services.worker_manager.runtimes import Runtime, UnitSpec
 from services.worker_manager.settings import ManagerSettings
 from services.worker_manager.turns import Turns
+from services.worker_manager.warm import WarmPool
 
 EnsureImage = Callable[[WorkerRecord], Awaitable[str | None]]
 
@@ -36,6 +37,7 @@ class Surroundings:
     """What this node has room for."""
     turns: Turns
     last_beat: dict[WorkerId, float]
+    warm: WarmPool
 
 
 async def unit_spec(

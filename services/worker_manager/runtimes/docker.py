@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import docker as docker_sdk
 import structlog
 
-from contracts.errors import EngineRefused, EngineUnavailable, ImageMissing, JetcrewError, NotThere
+from contracts.errors import EngineRefused, EngineUnavailable, JetcrewError, NotThere
 from contracts.worker import ExecOutcome
 from services.worker_manager.runtimes import Exit, Layout, Unit, UnitSpec, UnitState, profile
 from services.worker_manager.runtimes.delivery import deliver
@@ -19,8 +19,13 @@ from services.worker_manager.runtimes.ends import Outage, exit_of, moment
 from services.worker_manager.runtimes.engine import Engine, NotFound, absent_is_fine
 from services.worker_manager.runtimes.execs import run_inside
 from services.worker_manager.runtimes.files import tar_of_files
+from services.worker_manager.runtimes.handover import Handover
+from services.worker_manager.runtimes.making import Maker
+from services.worker_manager.runtimes.warm import WarmContainers
 
 TAIL_LINES = 50
+HANDED_OVER_WITHIN = 60
+"""Seconds from a container's start to its wrapper having its boot files."""
 RECONNECT = (0.2, 5.0)
 """Seconds between two tries to reach an engine that went away: the first, and the longest."""
 LIVE: frozenset[str] = frozenset({"running", "paused"})
@@ -49,19 +54,22 @@ class DockerRuntime:
         self._starting: set[str] = set()
         self._oom: set[str] = set()
         self._outage: Outage | None = None
-        self._cpus: float | None = None
-        self._network = asyncio.Lock()
+        self._linux = False
+        self._maker = Maker(engine, self._names)
+        self.warm = WarmContainers(engine, self._names, self._maker, workers)
 
     async def available(self) -> str | None:
         """None when an engine for Linux containers answers."""
         try:
+            if self._linux:
+                await self._engine.ping()
+                return None
             kind = await self._engine.call(lambda client: client.info().get("OSType"))
         except JetcrewError as error:
             return f"{error}; start docker, or make workers with runtime process"
+        self._linux = kind == "linux"
         return (
-            None
-            if kind == "linux"
-            else f"the container engine runs {kind} containers, not linux ones"
+            None if self._linux else f"the container engine runs {kind} containers, not linux ones"
         )
 
     def layout(self, worker: str, agent: str) -> Layout:
@@ -75,7 +83,8 @@ class DockerRuntime:
         )
 
     async def start(self, spec: UnitSpec) -> Unit:
-        """Create, start, then deliver the boot files; adopt what an earlier call got done of it."""
+        """Adopt the warm container that was reserved for the worker, or create and start one, then hand over
+        the boot files; adopt what an earlier call got done of it."""
         self._starting.add(spec.worker)
         try:
             return await self._start(spec)
@@ -88,7 +97,7 @@ class DockerRuntime:
         if container is None:
             return None
         if container["State"]["Status"] in LIVE:
-            await self._try(
+            await self._maker.attempt(
                 lambda client: client.api.stop(container["Id"], timeout=math.ceil(grace))
             )
         unit = await self._look(container["Id"])
@@ -97,17 +106,20 @@ class DockerRuntime:
     async def remove(self, worker: str, keep_volumes: bool) -> None:
         """The container, its volumes unless kept, and the network once no container is left for it."""
         if (container := await self._find(worker)) is not None:
-            identity: str = container["Id"]
-            await self._try(
-                lambda client: client.api.remove_container(identity, force=True, v=True)
-            )
-            self._oom.discard(identity)
-        for kind in () if keep_volumes else profile.VOLUMES:
-            volume = self._names.volume(worker, kind)
-            await self._try(lambda client, volume=volume: client.api.remove_volume(volume))
-        async with self._network:
+            await self._maker.remove(container["Id"])
+            self._oom.discard(container["Id"])
+        if not keep_volumes:
+            place = await self._maker.place_of(worker)
+            await self._maker.remove_volumes(place or worker, worker=worker)
+        await self.remove_network_unless_used()
+
+    async def remove_network_unless_used(self) -> None:
+        """Once no container is left for it."""
+        async with self._maker.network:
             if not self._starting and not await self._containers():
-                await self._try(lambda client: client.api.remove_network(self._names.network))
+                await self._maker.attempt(
+                    lambda client: client.api.remove_network(self._names.network)
+                )
 
     async def pause(self, worker: str) -> None:
         """Freeze the container's processes."""
@@ -153,7 +165,8 @@ class DockerRuntime:
         """All containers that carry our labels, except one that is being created at this moment."""
         units = []
         for summary in await self._containers():
-            if summary["State"] == "created" and _worker(summary["Labels"]) in self._starting:
+            worker = self._names.worker_of(summary["Names"][0])
+            if worker is None or (summary["State"] == "created" and worker in self._starting):
                 continue
             if (unit := await self._summarised(summary)) is not None:
                 units.append(unit)
@@ -175,7 +188,7 @@ class DockerRuntime:
             return await self._look(summary["Id"])
         return Unit(
             id=summary["Id"],
-            worker=_worker(summary["Labels"]),
+            worker=self._names.worker_of(summary["Names"][0]) or "",
             incarnation=_incarnation(summary["Labels"]),
             state=summary["State"],
         )
@@ -183,25 +196,13 @@ class DockerRuntime:
     async def _start(self, spec: UnitSpec) -> Unit:
         container = await self._find(spec.worker)
         if container is not None and not _is(container, spec):
-            identity = container["Id"]
-            await self._try(
-                lambda client: client.api.remove_container(identity, force=True, v=True)
-            )
+            await self._maker.remove(container["Id"])
             container = None
         if container is None:
-            identity = await self._create(spec)
-            log.info("unit.started", worker=spec.worker, unit=identity[:12], runtime=self.name)
+            identity = await self._begun(spec)
         else:
             identity = container["Id"]
-        archive = tar_of_files(spec.files, profile.UID)
-        try:
-            if spec.files:
-                await self._engine.call(lambda client: deliver(client, identity, archive))
-        except (EngineRefused, NotFound):
-            unit = await self._look(identity)
-            if unit is None or unit.state != "exited":
-                raise
-            return unit
+            await self._delivered(identity, spec)
         unit = await self._look(identity)
         if unit is None:
             raise EngineRefused(
@@ -209,72 +210,78 @@ class DockerRuntime:
             )
         return unit
 
-    async def _create(self, spec: UnitSpec) -> str:
+    async def _begun(self, spec: UnitSpec) -> str:
+        """A container for it that had none: a warm one where one is reserved, else a new one."""
+        place = await self._maker.place_of(spec.worker)
+        if (warm := self.warm.reserved(spec.worker)) is not None:
+            if place is None and warm.fit and spec.files:
+                try:
+                    return await self.warm.adopt(warm, spec.worker, spec.files)
+                except EngineRefused as error:
+                    log.warning("warm.refused", worker=spec.worker, error=str(error))
+            else:
+                await self.warm.discard(warm)
+        wanted = self._wanted(spec, place or spec.worker)
+        if wanted.directory is None or not spec.files:
+            identity = await self._maker.make(wanted)
+            await self._delivered(identity, spec)
+        else:
+            identity = await self._handed_over(wanted, wanted.directory, spec)
+        log.info("unit.started", worker=spec.worker, unit=identity[:12], runtime=self.name)
+        return identity
+
+    async def _handed_over(self, wanted: profile.Wanted, directory: Path, spec: UnitSpec) -> str:
+        """Make a container and give it its boot files; it may end before it has them."""
+        handover = Handover()
+        handover.give(spec.files)
+        await handover.open(directory)
+        try:
+            identity = await self._maker.make(wanted)
+            for _ in range(HANDED_OVER_WITHIN):
+                done, _ = await asyncio.wait({handover.taken}, timeout=1.0)
+                unit = None if done else await self._look(identity)
+                if done or unit is None or unit.state == "exited":
+                    return identity
+        finally:
+            handover.close()
+        raise EngineRefused(f"the container of worker {spec.worker} did not take its boot files")
+
+    async def _delivered(self, identity: str, spec: UnitSpec) -> None:
+        """By exec, where there is no socket between it and us, or not any more."""
+        if not spec.files:
+            return
+        archive = tar_of_files(spec.files, profile.UID)
+        try:
+            await self._engine.call(lambda client: deliver(client, identity, archive))
+        except (EngineRefused, NotFound):
+            unit = await self._look(identity)
+            if unit is None or unit.state != "exited":
+                raise
+
+    def _wanted(self, spec: UnitSpec, place: str) -> profile.Wanted:
         assert spec.image is not None, "a container needs an image"
-        bus_directory = None if self._bus else self._workers / spec.worker / "bus"
-        if bus_directory is not None:
-            bus_directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        arguments = profile.worker_container(
-            self._names,
-            worker=spec.worker,
-            incarnation=spec.incarnation,
+        volume_labels = {k: self._names.labels(k, spec.worker) for k in profile.VOLUMES}
+        return profile.Wanted(
+            name=self._names.container(spec.worker),
+            hostname=spec.worker,
+            labels=self._names.labels("worker", spec.worker, spec.incarnation),
+            volumes={kind: self._names.volume(place, kind) for kind in profile.VOLUMES},
+            volume_labels=volume_labels,
             image=spec.image,
             limits=spec.limits,
             network=spec.network,
-            bus_directory=bus_directory,
-            cpus_there=await self._cpus_there(),
+            directory=None if self._bus else self._workers / spec.worker / "bus",
         )
-        if spec.network == "bridge":
-            await self._ensure_network()
-        try:
-            return await self._engine.call(lambda client: _created_and_started(client, arguments))
-        except ImageMissing:
-            raise ImageMissing(spec.image) from None
-        except NotFound as error:
-            raise EngineUnavailable(
-                f"the container engine lost what it was given: {error}"
-            ) from error
-
-    async def _ensure_network(self) -> None:
-        """One bridge for all workers of this node, which cannot reach each other on it. One for each of
-        them would exhaust an engine's address pools at some thirty workers."""
-
-        def ensure(client: Client) -> None:
-            if client.api.networks(filters={"label": self._names.filters("network")}):
-                return
-            client.api.create_network(
-                self._names.network,
-                driver="bridge",
-                check_duplicate=True,
-                labels=self._names.labels("network"),
-                options={"com.docker.network.bridge.enable_icc": "false"},
-            )
-
-        async with self._network:
-            await self._engine.call(ensure)
-
-    async def _cpus_there(self) -> float:
-        if self._cpus is None:
-            self._cpus = float(await self._engine.call(lambda client: client.info()["NCPU"]))
-        return self._cpus
 
     async def _containers(self) -> Any:
-        filters = {"label": self._names.filters("worker")}
+        """Of workers, and of none as yet."""
+        filters = {"label": self._names.filters()}
         return await self._engine.call(
             lambda client: client.api.containers(all=True, filters=filters)
         )
 
     async def _find(self, worker: str) -> Mapping[str, Any] | None:
-        return await self._inspect(self._names.container(worker))
-
-    async def _inspect(self, container: str) -> Mapping[str, Any] | None:
-        def inspect(client: Client) -> Mapping[str, Any] | None:
-            with absent_is_fine():
-                found: Mapping[str, Any] = client.api.inspect_container(container)
-                return found
-            return None
-
-        return await self._engine.call(inspect)
+        return await self._maker.inspect(self._names.container(worker))
 
     async def _live(self, worker: str) -> Mapping[str, Any]:
         container = await self._find(worker)
@@ -283,7 +290,7 @@ class DockerRuntime:
         return container
 
     async def _look(self, identity: str) -> Unit | None:
-        container = await self._inspect(identity)
+        container = await self._maker.inspect(identity)
         return None if container is None else await self._unit_of(container)
 
     async def _unit_of(self, container: Mapping[str, Any]) -> Unit | None:
@@ -300,7 +307,7 @@ class DockerRuntime:
         labels = container["Config"]["Labels"]
         return Unit(
             id=identity,
-            worker=_worker(labels),
+            worker=self._names.worker_of(container["Name"]) or "",
             incarnation=_incarnation(labels),
             state=state,
             exit=end,
@@ -314,17 +321,8 @@ class DockerRuntime:
 
         return await self._engine.call(tail)
 
-    async def _try(self, work: Any) -> None:
-        """For what is done already when the thing is gone."""
-
-        def attempt(client: Client) -> None:
-            with absent_is_fine():
-                work(client)
-
-        await self._engine.call(attempt)
-
     def _events(self, since: Any, stop: asyncio.Event) -> AsyncIterator[Any]:
-        ours = self._names.filters("worker")
+        ours = self._names.filters()
         filters: dict[str, Any] = {"type": "container", "event": ["die", "oom"], "label": ours}
         return self._engine.stream(
             lambda client: client.events(since=since, filters=filters, decode=True), stop
@@ -337,6 +335,9 @@ class DockerRuntime:
 
     async def _ended(self, event: Mapping[str, Any]) -> Unit | None:
         identity: str = event["Actor"]["ID"]
+        worker = self._names.worker_of(event["Actor"]["Attributes"].get("name", ""))
+        if worker is None:
+            return None
         if event["Action"] == "oom":
             self._oom.add(identity)
             return None
@@ -348,7 +349,7 @@ class DockerRuntime:
         gone = exit_of(state, oom_seen=False, outage=self._outage, log_tail="")
         return Unit(
             id=identity,
-            worker=_worker(labels),
+            worker=worker,
             incarnation=_incarnation(labels),
             state="exited",
             exit=gone,
@@ -363,29 +364,14 @@ class DockerRuntime:
             self._outage = Outage(began=self._outage.began, ended=datetime.now(UTC))
 
 
-def _created_and_started(client: Client, arguments: profile.Arguments) -> str:
-    container = client.containers.create(**arguments)
-    try:
-        container.start()
-    except BaseException:
-        with absent_is_fine():
-            container.remove(force=True, v=True)
-        raise
-    return str(container.id)
-
-
 def _is(container: Mapping[str, Any], spec: UnitSpec) -> bool:
     """Whether it is this very unit and alive, to be adopted."""
     labels = container["Config"]["Labels"]
     return container["State"]["Status"] in LIVE and _incarnation(labels) == spec.incarnation
 
 
-def _worker(labels: Mapping[str, str]) -> str:
-    return labels["jetcrew.worker"]
-
-
 def _incarnation(labels: Mapping[str, str]) -> int:
-    return int(labels["jetcrew.incarnation"])
+    return int(labels.get("jetcrew.incarnation", 0))
 
 
 def _just_after(event: Mapping[str, Any]) -> str:

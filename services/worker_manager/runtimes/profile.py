@@ -7,6 +7,7 @@ from typing import Any
 
 from docker.types import LogConfig, Mount, Ulimit
 
+from contracts.ids import is_token
 from contracts.worker import Limits, Network
 
 UID = 1000
@@ -15,6 +16,7 @@ BOOT_DIRECTORY = "/run/cred"
 BUS_DIRECTORY = "/run/jetcrew"
 WORKSPACE = "/workspace"
 HOME = "/home/worker"
+BOOT_SOCKET = f"{BUS_DIRECTORY}/boot.sock"
 AGENT_FILE = "/opt/jetcrew/agent.toml"
 PATH = "/opt/agent/bin:/opt/tools/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 VOLUMES = {"workspace": WORKSPACE, "home": HOME}
@@ -47,6 +49,11 @@ class Names:
         """Of a worker's workspace or home."""
         return f"jetcrew-{self.crew}.{worker}.{kind}"
 
+    def worker_of(self, container: str) -> str | None:
+        """Whose container bears this name; None for one that waits for a worker, and for strangers."""
+        ours, _, worker = container.removeprefix("/").rpartition(".")
+        return worker if self.container("") == f"{ours}." and is_token(worker) else None
+
     @property
     def network(self) -> str:
         """Of the one network that the workers of this node share without seeing each other."""
@@ -63,9 +70,27 @@ class Names:
             labels["jetcrew.incarnation"] = str(incarnation)
         return labels
 
-    def filters(self, kind: str) -> list[str]:
-        """Label filters for everything of one kind that is ours."""
-        return [f"{name}={value}" for name, value in self.labels(kind).items()]
+    def filters(self, kind: str | None = None) -> list[str]:
+        """Label filters for everything of one kind that is ours, or of all kinds."""
+        labels = self.labels(kind or "")
+        return [f"{name}={value}" for name, value in labels.items() if value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """One container to be made."""
+
+    name: str
+    hostname: str
+    labels: dict[str, str]
+    volumes: dict[str, str]
+    """Names of its volumes by their kind."""
+    volume_labels: dict[str, dict[str, str]]
+    image: str
+    limits: Limits
+    network: Network
+    directory: Path | None
+    """Mounted where its sockets are looked for; None where it reaches the bus over a network."""
 
 
 def hardened(limits: Limits, *, cpus_there: float = math.inf) -> Arguments:
@@ -95,45 +120,31 @@ def hardened(limits: Limits, *, cpus_there: float = math.inf) -> Arguments:
     }
 
 
-def worker_container(
-    names: Names,
-    *,
-    worker: str,
-    incarnation: int,
-    image: str,
-    limits: Limits,
-    network: Network,
-    bus_directory: Path | None,
-    cpus_there: float = math.inf,
-) -> Arguments:
-    """All arguments of the engine's create call for a worker. `bus_directory` holds its bus socket."""
-    arguments = hardened(limits, cpus_there=cpus_there)
+def worker_container(names: Names, wanted: Wanted, *, cpus_there: float = math.inf) -> Arguments:
+    """All arguments of the engine's create call for a worker."""
+    arguments = hardened(wanted.limits, cpus_there=cpus_there)
     arguments["tmpfs"][BOOT_DIRECTORY] = (
         f"noexec,nosuid,nodev,uid={UID},gid={UID},mode=0700,size={BOOT_DIRECTORY_MB}m"
     )
     mounts = [
-        Mount(
-            target,
-            names.volume(worker, kind),
-            type="volume",
-            labels=names.labels(kind, worker),
-        )
+        Mount(target, wanted.volumes[kind], type="volume", labels=wanted.volume_labels[kind])
         for kind, target in VOLUMES.items()
     ]
-    if bus_directory is not None:
-        mounts.append(Mount(BUS_DIRECTORY, str(bus_directory), type="bind", read_only=True))
-    if network == "none":
+    if wanted.directory is not None:
+        mounts.append(Mount(BUS_DIRECTORY, str(wanted.directory), type="bind", read_only=True))
+        arguments["command"] = ["--boot-socket", BOOT_SOCKET]
+    if wanted.network == "none":
         arguments["network_mode"] = "none"
     else:
         arguments["network"] = names.network
         arguments["extra_hosts"] = {"host.docker.internal": "host-gateway"}
     return {
         **arguments,
-        "image": image,
-        "name": names.container(worker),
-        "hostname": worker,
+        "image": wanted.image,
+        "name": wanted.name,
+        "hostname": wanted.hostname,
         "working_dir": WORKSPACE,
-        "labels": names.labels("worker", worker, incarnation),
+        "labels": wanted.labels,
         "mounts": mounts,
         "detach": True,
     }

@@ -1,7 +1,7 @@
 """Workers: the commands that make and end them, the record of one, its state machine."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol, TypeVar
 
 from msgspec import Meta, Struct, field
 
@@ -211,6 +211,8 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The task in flight."""
     reason: str | None = None
     """Why it is in this state, where the state does not say it."""
+    place: int | None = None
+    """Its place in the line for room, 1 is next: when it was queued; as it is now, where a record is shown."""
     restarts: int = 0
     """Units that ended and were replaced since a task last succeeded in starting."""
     keep_workspace: bool = False
@@ -229,10 +231,35 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def waits(self) -> bool:
-        """Whether it stands in the line for room: no node has taken it yet."""
-        return self.state in {"requested", "queued"} and self.node is None
+        """Whether it stands in the line for room."""
+        return _waits(self)
 
 
-def line(records: Iterable[WorkerRecord]) -> list[WorkerRecord]:
-    """Those of `records` that wait for room, in the order in which they get it: the oldest request first."""
-    return sorted((r for r in records if r.waits), key=lambda r: (r.requested_at, r.name))
+class _Seen(Protocol):
+    """What the line for room goes by."""
+
+    @property
+    def name(self) -> WorkerId: ...
+    @property
+    def state(self) -> WorkerState: ...
+    @property
+    def node(self) -> NodeId | None: ...
+    @property
+    def requested_at(self) -> Instant: ...
+
+
+S = TypeVar("S", bound=_Seen)
+
+
+def _waits(worker: _Seen) -> bool:
+    return worker.state in {"requested", "queued"} and worker.node is None
+
+
+def line(workers: Iterable[S]) -> list[S]:
+    """Those who wait for room, in the order in which they get it: the oldest request first."""
+    return sorted((w for w in workers if _waits(w)), key=lambda w: (w.requested_at, w.name))
+
+
+def places(workers: Iterable[_Seen]) -> dict[WorkerId, int]:
+    """The place in the line of each who stands in it; 1 is next."""
+    return {worker.name: place for place, worker in enumerate(line(workers), 1)}

@@ -17,7 +17,7 @@ from contracts.ids import TaskId, WorkerId
 from contracts.image import ImageRecord
 from contracts.task import TaskRecord
 from contracts.topology import IMAGE, TASK, WORKER
-from contracts.worker import WorkerRecord
+from contracts.worker import WorkerRecord, places
 from services.api.problems import RecordUnreadable
 from services.api.views import image_shown, task_summary, worker_summary
 
@@ -55,7 +55,10 @@ class Reader:
         """
         if (record := await self._record(self._workers, name)) is None:
             raise NotThere(f'there is no worker "{name}"', field="worker")
-        return replace(record, owed=[])
+        place = None
+        if record.waits:
+            place = places((await self.workers.now()).values()).get(name)
+        return replace(record, owed=[], place=place)
 
     async def task(self, task: TaskId) -> TaskRecord:
         """The record of a task.

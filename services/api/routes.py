@@ -5,12 +5,13 @@ from typing import Annotated
 
 from litestar import get
 from litestar.di import NamedDependency
+from msgspec.structs import replace
 
 from contracts.errors import InvalidMessage
 from contracts.events import TaskState, WorkerState
 from contracts.ids import TaskId, WorkerId
 from contracts.task import TaskRecord
-from contracts.worker import WorkerRecord
+from contracts.worker import WorkerRecord, places
 from services.api.paging import page_of_tasks, page_of_workers
 from services.api.params import (
     Filter,
@@ -38,9 +39,10 @@ async def list_workers(
     """Workers by name."""
     check_states(states, WorkerState)
     labels = [pair.partition("=") for pair in label or ()]
+    everybody = (await reader.workers.now()).values()
     found = (
         worker
-        for worker in (await reader.workers.now()).values()
+        for worker in everybody
         if (not states or worker.state in states)
         and (agent is None or worker.agent == agent)
         and all(
@@ -49,7 +51,8 @@ async def list_workers(
         )
     )
     items, rest = page_of_workers(found, after, limit)
-    return Workers(items=items, next=rest)
+    at = places(everybody)
+    return Workers(items=[replace(w, place=at.get(w.name)) for w in items], next=rest)
 
 
 @get("/v1/workers/{worker:str}", responses=problems(401, 404, 422, 503))

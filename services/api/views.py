@@ -21,6 +21,8 @@ class WorkerSummary(Struct, frozen=True, kw_only=True):
     state: WorkerState
     desired: Desired
     reason: str | None
+    place: int | None
+    """Its place in the line for room, 1 is next; null for one that does not wait."""
     agent: str
     capabilities: list[str]
     labels: dict[str, str]
@@ -138,6 +140,7 @@ def worker_summary(record: WorkerRecord) -> WorkerSummary:
         state=record.state,
         desired=record.desired,
         reason=record.reason,
+        place=None,
         agent=record.spec.agent,
         capabilities=record.spec.capabilities,
         labels=record.spec.labels,

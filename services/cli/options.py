@@ -37,6 +37,20 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
+class Wait(Duration):
+    """A duration that may be `never`."""
+
+    name = "wait"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds; 0 is never."""
+        if value in {"never", "0"}:
+            return 0.0
+        return super().convert(value, param, ctx)
+
+
 class Assignment(click.ParamType[tuple[str, str]]):
     """`KEY=VALUE`, where KEY is an environment variable's name."""
 
@@ -151,6 +165,41 @@ def making(command: F) -> F:
                 type=click.Choice(["none", "bridge"]),
                 help="bridge: out to the internet; none: nothing but the bus. Docker only.  "
                 "[default: bridge]",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def bounding(command: F) -> F:
+    """Options of a worker that is to be made: what it may use, and how long it waits and lives."""
+    for option in reversed(
+        (
+            click.option("--memory", type=int, metavar="MIB", help="Memory.  [default: 2048]"),
+            click.option("--cpus", type=float, metavar="N", help="CPUs.  [default: 2]"),
+            click.option(
+                "--pids", type=int, metavar="N", help="Processes at once.  [default: 512]"
+            ),
+            click.option(
+                "--queue-timeout",
+                type=Wait(),
+                metavar="TIME",
+                help="Time it may wait for room: 90, 30m, never.  [default: the operator's, 30m]",
+            ),
+            click.option(
+                "--idle-pause",
+                type=Wait(),
+                metavar="TIME",
+                help="Freeze it after so long without a task, until one comes: 90, 30m, never.  "
+                "[default: the operator's, 15m]",
+            ),
+            click.option(
+                "--idle-expiry",
+                type=Wait(),
+                metavar="TIME",
+                help="Delete it, files included, after so long without a task: 2h, never.  "
+                "[default: the operator's, never]",
             ),
         )
     ):

@@ -27,6 +27,9 @@ from services.cli.target import Target, local_target, named_target
 from services.kit.state import StateDirectory
 
 DEFAULT_AGENT = "claude"
+_LIMITS = {"memory_mb": "memory", "cpus": "cpus", "pids": "pids"}
+"""Fields of a worker's limits, and the options that give them."""
+_WAITS = {name: name for name in ("queue_timeout", "idle_pause", "idle_expiry")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,12 @@ class Request:
     secrets: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     network: str | None = None
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    queue_timeout: float | None = None
+    idle_pause: float | None = None
+    idle_expiry: float | None = None
     name: str | None = None
     keep: bool = False
     worker: str | None = None
@@ -100,7 +109,10 @@ def order_of(request: Request, environment: Environment) -> Order:
     secrets = {name: secret_value(environment, name) for name in request.secrets}
     owner = {} if request.keep else {OWNER: owner_of_this_process()}
     name = request.name or f"run-{nonce()[:8]}"
-    spec = None if request.worker else spec_of(request, name, labels=owner)
+    lifetime = "persistent" if request.keep else "task"
+    spec = None
+    if not request.worker:
+        spec = spec_of(request, name, labels=owner, lifetime=lifetime)
     size = len(encode(SubmitTask(prompt=request.prompt, timeout=request.timeout)))
     if size > DOOR_BYTES - 1024:
         raise TooLarge(size, DOOR_BYTES - 1024, "prompt")
@@ -125,9 +137,17 @@ def spec_of(request: Any, name: str, **more: Any) -> CreateWorker:
         "env": dict(request.env),
         "secrets": list(request.secrets),
         "capabilities": list(request.capabilities),
+        "limits": _given(request, _LIMITS),
+        **_given(request, _WAITS),
         **more,
     }
     return convert(given, CreateWorker)
+
+
+def _given(request: Any, names: Mapping[str, str]) -> dict[str, Any]:
+    """Fields whose options were given; what was not is for the contract, or the operator, to say."""
+    values = {name: getattr(request, option) for name, option in names.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def secret_value(environment: Environment, name: str) -> str:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from contracts.bus import Stored
 from contracts.codec import convert, decode
@@ -14,7 +15,16 @@ from contracts.errors import NotThere
 from contracts.ids import TaskId, WorkerId, is_token
 from contracts.reports import Output
 from contracts.topology import WORKER
-from contracts.worker import DeleteWorker, ExecInWorker, ExecOutcome, PutSecret, WorkerRecord
+from contracts.worker import (
+    DeleteWorker,
+    ExecInWorker,
+    ExecOutcome,
+    PauseWorker,
+    PutSecret,
+    ResumeWorker,
+    WorkerRecord,
+    places,
+)
 from services.cli.failures import CrewFailed, Usage, WorkerFailedToStart
 from services.cli.follow import follow, last_sequence
 from services.cli.link import call, status_of
@@ -45,14 +55,10 @@ async def create_worker(session: Session, options: dict[str, Any]) -> None:
         WorkerFailedToStart: it took it, and the worker failed.
     """
     bus = session.bus
-    limits = {
-        name: options[option]
-        for option, name in (("memory", "memory_mb"), ("cpus", "cpus"), ("pids", "pids"))
-        if options[option] is not None
-    }
     spec = spec_of(
-        SimpleNamespace(**options), options["name"], limits=limits, labels=dict(options["labels"]),
+        SimpleNamespace(**options), options["name"], labels=dict(options["labels"]),
         allowed_commands=list(options["allowed_commands"]),
+        lifetime=options["lifetime"] or "persistent",
     )  # fmt: skip
     values = {name: secret_value(session.environment, name) for name in spec.secrets}
     watch = Watch(Screen(document=True), WorkerId(spec.name), TaskId("none"))
@@ -92,7 +98,9 @@ async def _until_ready(session: Session, watch: Watch, subject: str, after: int)
 async def list_workers(session: Session, options: dict[str, Any]) -> None:
     """A table, or a JSON list."""
     held = await session.bus.bucket(WORKER, WorkerRecord).list()
-    records = sorted((h.value for h in held.values()), key=lambda r: r.requested_at)
+    at = places(h.value for h in held.values())
+    records = [replace(h.value, place=at.get(h.value.name)) for h in held.values()]
+    records.sort(key=lambda r: r.requested_at)
     if not options["every"]:
         records = [r for r in records if r.state != "stopped"]
     if options["as_json"]:
@@ -102,7 +110,7 @@ async def list_workers(session: Session, options: dict[str, Any]) -> None:
         click.echo("no workers; make one: jetcrew worker create ada --agent shell", err=True)
         return
     rows = [
-        (r.name, r.state, r.spec.agent, r.runtime or "-", r.node or "-", r.task or "-", when(r.changed_at), r.reason or "")
+        (r.name, _state(r), r.spec.agent, r.runtime or "-", r.node or "-", r.task or "-", when(r.changed_at), r.reason or "")
         for r in records
     ]  # fmt: skip
     click.echo(
@@ -117,12 +125,17 @@ async def get_worker(session: Session, options: dict[str, Any]) -> None:
         NotThere: there is none.
     """
     record = await record_of(session, options["name"])
+    place = None
+    if record.waits:
+        held = await session.bus.bucket(WORKER, WorkerRecord).list()
+        place = places(h.value for h in held.values()).get(record.name)
+    record = replace(record, place=place)
     if options["as_json"]:
         print_json(shown(record))
         return
     facts = {
         "name": record.name,
-        "state": record.state + (f" ({record.reason})" if record.reason else ""),
+        "state": _state(record) + (f" ({record.reason})" if record.reason else ""),
         "agent": record.spec.agent,
         "runtime": record.runtime,
         "network": record.spec.network if record.runtime == "docker" else None,
@@ -132,12 +145,47 @@ async def get_worker(session: Session, options: dict[str, Any]) -> None:
         "task": record.task,
         "capabilities": ", ".join(record.spec.capabilities),
         "secrets": ", ".join(record.spec.secrets),
+        "lifetime": "one task" if record.spec.lifetime == "task" else None,
         "requested": when(record.requested_at),
         "since": when(record.changed_at),
     }
     for name, value in facts.items():
         if value:
             click.echo(f"{name:<13} {clean(str(value))}")
+
+
+def _state(record: WorkerRecord) -> str:
+    return record.state + (f" #{record.place}" if record.place else "")
+
+
+async def pause_worker(session: Session, options: dict[str, Any]) -> None:
+    """Freeze it.
+
+    Raises:
+        NotThere: there is none.
+        Refused: it works, or is about to.
+    """
+    await _tell(session, options, "pause", PauseWorker(name=options["name"]))
+
+
+async def resume_worker(session: Session, options: dict[str, Any]) -> None:
+    """Thaw it.
+
+    Raises:
+        NotThere: there is none.
+        Refused: it is not paused.
+    """
+    await _tell(session, options, "resume", ResumeWorker(name=options["name"]))
+
+
+async def _tell(
+    session: Session, options: dict[str, Any], verb: str, message: PauseWorker | ResumeWorker
+) -> None:
+    result = await call(session.bus, "worker", verb, message)
+    if options["as_json"]:
+        print_json(result)
+    else:
+        click.echo(f"worker {message.name} {result.detail}")
 
 
 async def delete_worker(session: Session, options: dict[str, Any]) -> None:

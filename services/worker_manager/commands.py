@@ -25,7 +25,7 @@ from contracts.worker import (
     ResumeWorker,
     StatusOfWorker,
     WorkerRecord,
-    line,
+    places,
 )
 from services.worker_manager import moves
 from services.worker_manager.credentials import Credentials
@@ -126,9 +126,7 @@ class Commands:
             case ResumeWorker():
                 return await self._want(command.name, "running")
             case StatusOfWorker():
-                record = await self._worker(command.name)
-                detail = await self._detail(record)
-                return Result(worker=record.name, detail=detail, record=record)
+                return await self._status(command.name)
             case CancelTask():
                 return await self._cancel(command)
         raise InvalidMessage(f"there is no command {tail!r}")
@@ -227,15 +225,15 @@ class Commands:
         self._crew.poke(record.name)
         return Result(worker=record.name, detail=f"will be {wanted}")
 
-    async def _detail(self, record: WorkerRecord) -> str:
-        """Its state; of one that waits for room its place in the line, too."""
-        if not record.waits:
-            return record.state
-        everybody = (held.value for held in (await self._crew.workers.bucket.list()).values())
-        names = [waiting.name for waiting in line(everybody)]
-        if record.name not in names:
-            return record.state
-        return f"{record.state}: {names.index(record.name) + 1} of {len(names)} in the line"
+    async def _status(self, name: str) -> Result:
+        """The record; of one that waits for room with its place in the line as it is now."""
+        record = await self._worker(name)
+        detail: str = record.state
+        if record.waits:
+            everybody = (held.value for held in (await self._crew.workers.bucket.list()).values())
+            record = replace(record, place=places(everybody).get(record.name))
+            detail += f": {record.place} in the line ({record.reason or 'just asked for'})"
+        return Result(worker=record.name, detail=detail, record=record)
 
     async def _check_idle(self, record: WorkerRecord) -> None:
         """Whether it may be paused.

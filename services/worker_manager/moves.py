@@ -99,7 +99,13 @@ def worker(
         return None
     idle_since = {"ready": at, "paused": record.idle_since}.get(state)
     new = replace(
-        record, state=state, changed_at=at, reason=reason, idle_since=idle_since, **changes
+        record,
+        state=state,
+        changed_at=at,
+        reason=reason,
+        place=place,
+        idle_since=idle_since,
+        **changes,
     )
     more: dict[str, Any] = {"task": new.task} if state == "busy" else {}
     if state == "queued":

@@ -119,6 +119,26 @@ def test_a_prompt_over_the_doors_limit_is_refused_before_anything_happens(
     assert "over the limit of" in done.complaint
 
 
+def test_a_worker_is_paused_and_resumed_and_who_waits_is_listed_with_its_place(
+    up: Running, jetcrew: Cli
+) -> None:
+    assert jetcrew("worker", "pause", "ada").out == "worker ada will be paused\n"
+    assert jetcrew("worker", "resume", "ada").out == "worker ada will be ready\n"
+    huge = ("--agent", "shell", "--memory", "1000000", "--queue-timeout", "never")
+    for name in ("hugo", "hugh"):
+        made = jetcrew("worker", "create", name, *huge)
+        assert made.code == 0
+        assert f"worker {name} is queued" in made.err
+    listed = {w["name"]: w.get("place") for w in jetcrew("worker", "list", "--json").document}
+    shown = jetcrew("worker", "get", "hugh").out
+    for name in ("hugo", "hugh"):
+        assert jetcrew("worker", "delete", name).code == 0
+
+    assert (listed["hugo"], listed["hugh"], listed["ada"]) == (1, 2, None)
+    assert "queued #2 (it may use 1,000,000 MiB" in shown
+    assert jetcrew("run", "--worker", "ada", "echo awake").out == "awake\n"
+
+
 def test_long_output_comes_complete_and_in_order(up: Running, jetcrew: Cli) -> None:
     done = jetcrew("run", "--worker", "ada", "seq 1 60000")
 

@@ -1,6 +1,7 @@
 """Records over HTTP: lists in pages, filters, single ones, and what is said when the server is away."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,23 @@ async def test_a_list_is_never_older_than_its_request(
 
     assert seen == [("a-new-one", s) for s in ("requested", "starting", "ready")]
     assert gone.json()["items"][0]["name"] == "w0000"
+
+
+async def test_who_waits_for_room_is_shown_with_its_place(
+    api: RunningApi, workers: Bucket[WorkerRecord]
+) -> None:
+    names = ["zoe", "abe"]
+    for age, name in enumerate(names):
+        waiting = worker(name, state="queued")
+        asked_at = waiting.requested_at + timedelta(seconds=age)
+        await workers.put(name, replace(waiting, requested_at=asked_at, place=9))
+    listed = await walk(api, "/v1/workers", state="queued")
+    shown = [(await api.client.get(f"/v1/workers/{name}")).json()["place"] for name in names]
+    for name in names:
+        await workers.delete(name)
+
+    assert [(item["name"], item["place"]) for item in listed] == [("abe", 2), ("zoe", 1)]
+    assert shown == [1, 2]
 
 
 async def test_a_record_is_shown_whole_but_for_what_it_owes(

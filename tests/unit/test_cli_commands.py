@@ -20,7 +20,7 @@ from contracts.errors import (
 from contracts.ids import TaskId, WorkerId
 from contracts.results import Failure
 from contracts.task import TaskRecord
-from contracts.worker import CreateWorker
+from contracts.worker import CreateWorker, Limits
 from services.cli.app import COMMANDS, root
 from services.cli.errand import Outcome
 from services.cli.failures import (
@@ -33,7 +33,7 @@ from services.cli.failures import (
     sentence,
 )
 from services.cli.link import refusal
-from services.cli.options import Duration
+from services.cli.options import Duration, Wait
 from services.cli.running import Request, document, order_of, shown, spec_of
 from services.cli.settings import Environment
 from services.cli.target import named_target
@@ -137,8 +137,27 @@ def test_the_options_of_run_become_a_worker() -> None:
     assert order.spec == CreateWorker(
         name="ada", agent="shell", env={"A": "1"}, capabilities=["git"], network="none",
         runtime="docker", instructions="Be brief.", labels=order.spec.labels if order.spec else {},
+        lifetime="task",
     )  # fmt: skip
     assert (order.worker, order.timeout, order.keep) == ("ada", 60, False)
+
+
+def test_what_bounds_a_worker_reaches_it_and_what_is_not_given_is_the_operators() -> None:
+    request = Request(
+        prompt="p", timeout=60, name="ada", keep=True, memory=512, cpus=0.5, idle_pause=0.0,
+        queue_timeout=90.0,
+    )  # fmt: skip
+    spec = order_of(request, NOBODY).spec
+
+    assert spec is not None
+    assert spec.limits == Limits(memory_mb=512, cpus=0.5)
+    assert (spec.lifetime, spec.queue_timeout) == ("persistent", 90.0)
+    assert (spec.idle_pause, spec.idle_expiry) == (0.0, None)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("never", 0.0), ("0", 0.0), ("10m", 600.0)])
+def test_a_wait_may_be_never(text: str, seconds: float) -> None:
+    assert Wait().convert(text, None, None) == seconds
 
 
 def test_a_run_on_a_worker_that_exists_makes_none() -> None:

@@ -8,7 +8,7 @@ from typing import IO, Any
 import click
 
 from services.cli.app import flags
-from services.cli.options import Duration, as_json, connecting, making
+from services.cli.options import Duration, as_json, bounding, connecting, making
 
 FOR_MAKING = (
     "agent",
@@ -18,6 +18,12 @@ FOR_MAKING = (
     "secrets",
     "capabilities",
     "network",
+    "memory",
+    "cpus",
+    "pids",
+    "queue_timeout",
+    "idle_pause",
+    "idle_expiry",
     "name",
 )
 
@@ -27,6 +33,7 @@ FOR_MAKING = (
 )
 @click.argument("prompt")
 @making
+@bounding
 @click.option(
     "--timeout", type=Duration(), default="30m", show_default=True, metavar="TIME",
     help="Time the task may take: 90, 30m, 2h.",
@@ -67,7 +74,7 @@ def _check(ctx: click.Context, options: dict[str, Any]) -> None:
     if not options["worker"]:
         return
     for parameter in ctx.command.params:
-        if parameter.name in FOR_MAKING and options[parameter.name]:
+        if parameter.name in FOR_MAKING and options[parameter.name] not in {None, ()}:
             raise click.UsageError(
                 f"--worker gives the prompt to a worker that exists; {parameter.opts[0]} is for one "
                 "that is made",

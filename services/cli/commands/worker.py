@@ -5,12 +5,12 @@ from typing import Any
 import click
 
 from services.cli.commands.run import read_making
-from services.cli.options import Assignment, Duration, as_json, connecting, making
+from services.cli.options import Assignment, Duration, as_json, bounding, connecting, making
 
 
 @click.group()
 def worker() -> None:
-    """Create, list, show, delete workers; read their output.
+    """Create, list, show, pause, resume, delete workers; read their output.
 
     \b
         jetcrew worker create ada --agent claude --secret ANTHROPIC_API_KEY --capability git
@@ -23,6 +23,7 @@ def worker() -> None:
 @worker.command()
 @click.argument("name")
 @making
+@bounding
 @click.option(
     "--allow",
     "allowed_commands",
@@ -30,9 +31,11 @@ def worker() -> None:
     metavar="VERB",
     help="What it may ask the crew for.  [repeatable]",
 )
-@click.option("--memory", type=int, metavar="MIB", help="Memory.  [default: 2048]")
-@click.option("--cpus", type=float, metavar="N", help="CPUs.  [default: 2]")
-@click.option("--pids", type=int, metavar="N", help="Processes at once.  [default: 512]")
+@click.option(
+    "--lifetime",
+    type=click.Choice(["task", "persistent"]),
+    help="task: it is deleted once its first task is over.  [default: persistent]",
+)
 @click.option(
     "--label", "labels", type=Assignment(), multiple=True, metavar="KEY=VALUE", help="[repeatable]"
 )
@@ -46,6 +49,7 @@ def create(ctx: click.Context, /, **options: Any) -> None:
     \b
         jetcrew worker create ada --agent shell
         jetcrew worker create bob --agent claude --instructions CLAUDE.md --network none
+        jetcrew worker create cid --memory 4096 --idle-pause 10m --idle-expiry 2d
     """
     from services.cli.session import converse
     from services.cli.workers import create_worker
@@ -110,6 +114,40 @@ def delete(ctx: click.Context, /, **options: Any) -> None:
     from services.cli.workers import delete_worker
 
     converse(ctx, options, lambda session: delete_worker(session, options))
+
+
+@worker.command()
+@click.argument("name")
+@as_json
+@connecting
+@click.pass_context
+def pause(ctx: click.Context, /, **options: Any) -> None:
+    """Freeze the worker NAME, which has no task, until one comes or it is resumed.
+
+    \b
+        jetcrew worker pause ada
+    """
+    from services.cli.session import converse
+    from services.cli.workers import pause_worker
+
+    converse(ctx, options, lambda session: pause_worker(session, options))
+
+
+@worker.command()
+@click.argument("name")
+@as_json
+@connecting
+@click.pass_context
+def resume(ctx: click.Context, /, **options: Any) -> None:
+    """Thaw the worker NAME. A task that is submitted does so by itself.
+
+    \b
+        jetcrew worker resume ada
+    """
+    from services.cli.session import converse
+    from services.cli.workers import resume_worker
+
+    converse(ctx, options, lambda session: resume_worker(session, options))
 
 
 @worker.command()

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from contracts.budget import Budget
 from contracts.ids import Instant, Token
 from contracts.repository import RepositorySource
 
@@ -82,6 +83,8 @@ class Assignment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     context: dict[str, str] = {}
     repository: RepositorySource | None = None
     """To be checked out before the agent starts."""
+    budget: Budget = Budget()
+    """What this attempt may use."""
 
 
 class StartTask(Struct, frozen=True, kw_only=True):

@@ -48,6 +48,8 @@ class TaskEnd(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One word for a machine: `exit-1`, `oom`, `killed`, `no-result`, `deadline`, `inactive`, `rate-limited`, …"""
     detail: str = ""
     """One sentence for a person."""
+    until: Instant | None = None
+    """With `rate-limited`: when the provider takes requests again; None when it does not say."""
     verdict: Verdict | None = None
     text: str = ""
     """The agent's final text, cut at 64 KiB."""
@@ -156,6 +158,13 @@ class TaskRefused(_TaskEvent, tag="task.refused", frozen=True, kw_only=True):
 
     reason: str
     field: str | None = None
+
+
+class TaskAnswered(_TaskEvent, tag="task.answered", frozen=True, kw_only=True):
+    """Its question was answered; it is queued, to go on in the same conversation."""
+
+    actor: str | None = None
+    """Who answered, as the sender says."""
 
 
 class TaskStarted(_TaskEvent, tag="task.started", frozen=True, kw_only=True):
@@ -279,7 +288,7 @@ WorkerEvent = (
 )  # fmt: skip
 TaskEnding = TaskSucceeded | TaskFailed | TaskCancelled | TaskTimedOut | TaskInputRequired
 TaskEvent = (
-    TaskQueued | TaskRefused | TaskStarted | TaskProgressed | TaskSessionSeen | TaskCancelling
+    TaskQueued | TaskRefused | TaskAnswered | TaskStarted | TaskProgressed | TaskSessionSeen | TaskCancelling
     | TaskEnding
 )  # fmt: skip
 ImageEvent = ImageBuilding | ImageBuilt | ImageFailed | ImageRemoved

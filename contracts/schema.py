@@ -34,7 +34,7 @@ from contracts.events import Event
 from contracts.image import Cleaned, CleanUp, ImageRecord
 from contracts.reports import Heartbeat, Output, Report
 from contracts.results import Result
-from contracts.task import CancelTask, SubmitTask, TaskRecord
+from contracts.task import AnswerTask, CancelTask, SubmitTask, TaskRecord
 from contracts.worker import (
     CreateWorker,
     DeleteWorker,
@@ -56,6 +56,7 @@ MESSAGES: dict[str, Any] = {
     "cmd.worker.resume": ResumeWorker,
     "cmd.worker.status": StatusOfWorker,
     "cmd.task.cancel": CancelTask,
+    "cmd.task.answer": AnswerTask,
     "cmd.image.gc": CleanUp,
     "api.secret.put": PutSecret,
     "api.worker.exec": ExecInWorker,

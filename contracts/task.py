@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+from contracts.budget import Budget
 from contracts.events import Owed, TaskEnd, TaskState
 from contracts.ids import Instant, TaskId, Token, WorkerId
 from contracts.repository import RepositorySource
@@ -31,6 +32,15 @@ class SubmitTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Passed through to the record and the end event, for the caller's own bookkeeping."""
     repository: RepositorySource | None = None
     """Checked out in the workspace before the agent starts."""
+    budget: Budget = Budget()
+    """What the task may use; its agent is stopped when that is reached."""
+
+
+class AnswerTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Answer a task that waits for input: it goes on, in the same conversation, with this as its prompt."""
+
+    task: Token
+    text: Annotated[str, Meta(min_length=1)]
 
 
 class CancelTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,10 +59,10 @@ TASK_TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
     "failed": frozenset(),
     "cancelled": frozenset(),
     "timed-out": frozenset(),
-    "input-required": frozenset(),
+    "input-required": frozenset({"queued"}),
 }
 """From a state to the states it may become; `running → queued` is the next attempt of a task that asked
-for more than one."""
+for more than one, `input-required → queued` a question that was answered."""
 
 TASK_ENDED: frozenset[TaskState] = frozenset(
     {"succeeded", "failed", "cancelled", "timed-out", "input-required"}
@@ -99,9 +109,12 @@ class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The agent CLI's own conversation id, once it was seen."""
     cancelling: str | None = None
     """The reason, once somebody asked to cancel it while it ran."""
+    budget: Budget = Budget()
+    goes_on_in: str | None = None
+    """The agent's conversation that the next attempt goes on in, whatever `session` says: it was answered."""
     end: TaskEnd | None = None
     past: list[PastAttempt] = []
-    """The attempts before this one."""
+    """The attempts before this one, and the turns that ended with a question."""
     owed: list[Owed] = field(default_factory=list)
     evt_seq: int = 0
 
@@ -109,3 +122,8 @@ class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def ended(self) -> bool:
         """Whether this is over."""
         return self.state in TASK_ENDED
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended for good: one that waits for input may be answered."""
+        return self.ended and self.state != "input-required"

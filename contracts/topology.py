@@ -20,7 +20,7 @@ GIB = 1024 * MIB
 
 COMMANDS = {
     "worker": ("create", "delete", "pause", "resume", "status"),
-    "task": ("cancel",),
+    "task": ("cancel", "answer"),
 }
 """Entities and the verbs that both doors take for them."""
 
@@ -307,7 +307,7 @@ class Topology:
         return (
             Bucket(name="jc_worker"),
             Bucket(name="jc_task"),
-            Bucket(name="jc_session"),
+            Bucket(name="jc_session", per_key_ttl=True, marker_ttl=MINUTE),
             Bucket(name="jc_image"),
             Bucket(name="jc_node", per_key_ttl=True, marker_ttl=MINUTE),
             Bucket(name="jc_lease", republished=False, per_key_ttl=True, marker_ttl=MINUTE),

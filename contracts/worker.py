@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Protocol, TypeVar
 
 from msgspec import Meta, Struct, field
 
+from contracts.budget import Budget, Spent
 from contracts.events import Owed, WorkerState
 from contracts.ids import CommandId, Instant, NodeId, TaskId, Token, WorkerId
 from contracts.repository import RepositorySource
@@ -93,6 +94,8 @@ class CreateWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trust_repository: bool = False
     """Let the agent read configuration of its own (`.claude`, `.mcp.json`, …) that it finds in the
     workspace. Otherwise such files are set aside while it runs: they can make it run commands, or send its key elsewhere."""
+    budget: Budget = Budget()
+    """What all its tasks together may use; after that none is started."""
     labels: Annotated[dict[Token, Label], Meta(max_length=64)] = {}
 
 
@@ -219,6 +222,10 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ready_at: Instant | None = None
     idle_since: Instant | None = None
     """Since when it has had no task, while it is `ready` or `paused`."""
+    spent: Spent = Spent()
+    """What its tasks have used of its budget."""
+    parked_until: Instant | None = None
+    """Until when its provider takes no requests, as the last task was told: no task is started before."""
     owed: list[Owed] = field(default_factory=list)
     """Events of the last change that are not known to be published yet."""
     evt_seq: int = 0

@@ -9,6 +9,7 @@ from contracts.bus.lease import Lease
 from contracts.bus.ledger import Ledger
 from contracts.bus.messages import (
     ACTOR,
+    ANSWERS,
     CAUSE,
     MSG_ID,
     TRACEPARENT,
@@ -27,6 +28,7 @@ from contracts.bus.records import Records
 
 __all__ = [
     "ACTOR",
+    "ANSWERS",
     "CAUSE",
     "MSG_ID",
     "TRACEPARENT",

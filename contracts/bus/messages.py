@@ -16,6 +16,9 @@ CAUSE = "Jc-Cause"
 ACTOR = "Jc-Actor"
 """Header: who asked, as the sender says."""
 
+ANSWERS = "Jc-Answers"
+"""Header of a prompt that is the answer to a task's question: the task's id."""
+
 Headers = Mapping[str, str]
 NO_HEADERS: Headers = {}
 

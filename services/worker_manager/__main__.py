@@ -12,6 +12,7 @@ import contracts.log
 from contracts.bus import Bus, Delivery, Lease, apply_topology, connect, move_exhausted
 from contracts.errors import BusClosed, JetcrewError, NodeInUse
 from contracts.ids import NodeId, WorkerId, nonce
+from contracts.session import SessionLife
 from contracts.topology import LEASE, Consumer
 from contracts.worker import WorkerRecord
 from services.kit.catalog import Catalog
@@ -94,7 +95,8 @@ async def run(settings: ManagerSettings) -> None:
 async def _work(
     settings: ManagerSettings, bus: Bus, credentials: Credentials, catalog: Catalog, crew_id: str
 ) -> None:
-    crew = Crew(bus, catalog)
+    life = SessionLife(settings.session_longest, settings.session_idle)
+    crew = Crew(bus, catalog, sessions_live=life)
     consumers = {(c.stream, c.name): c for c in bus.topology.consumers}
     commands = Commands(crew, credentials, consumers["JC_CMD", "mgr"], VERBS, settings.caps)
     testimony = Testimony(crew, credentials)

@@ -8,14 +8,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from contracts.asks import CancelRun
-from contracts.bus import CAUSE, Delivery, Ledger
+from contracts.bus import ANSWERS, CAUSE, Delivery, Ledger
 from contracts.bus.deadletter import bury
 from contracts.codec import decode
 from contracts.errors import AlreadyThere, InvalidMessage, JetcrewError, NotThere, Refused
 from contracts.events import TaskEnd
 from contracts.ids import CommandId, TaskId, WorkerId, message_id
 from contracts.results import Result, failure
-from contracts.task import CancelTask, TaskRecord
+from contracts.task import AnswerTask, CancelTask, SubmitTask, TaskRecord
 from contracts.topology import Consumer
 from contracts.worker import (
     CreateWorker,
@@ -41,6 +41,7 @@ KINDS: dict[str, Any] = {
     "worker.resume": ResumeWorker,
     "worker.status": StatusOfWorker,
     "task.cancel": CancelTask,
+    "task.answer": AnswerTask,
 }
 """What each command's body is, by the tail of its subject."""
 DELETED = "deleted"
@@ -129,6 +130,8 @@ class Commands:
                 return await self._status(command.name)
             case CancelTask():
                 return await self._cancel(command)
+            case AnswerTask():
+                return await self._answer(command, command_id)
         raise InvalidMessage(f"there is no command {tail!r}")
 
     async def _create(self, spec: CreateWorker, command_id: CommandId) -> Result:
@@ -276,6 +279,26 @@ class Commands:
         if changed is not None:
             await self._crew.freed(changed)
         return Result(task=task, worker=record.worker, detail=record.state)
+
+    async def _answer(self, command: AnswerTask, command_id: CommandId) -> Result:
+        held = await self._crew.tasks.get(command.task)
+        if held is None:
+            raise NotThere(f"there is no task {command.task!r}", field="$.task")
+        task = held.value
+        if task.state != "input-required":
+            raise Refused(
+                f"task {task.id} is {task.state}; only one that waits for input can be answered",
+                field="$.task",
+            )
+        worker = await self._crew.workers.get(task.worker)
+        if worker is None or worker.value.desired == "stopped":
+            raise Refused(f"worker {task.worker!r}, which asked, is no more", field="$.task")
+        prompt = SubmitTask(prompt=command.text, timeout=task.timeout, context=task.context)
+        await self._crew.bus.publish(
+            self._crew.bus.subjects.task(task.worker), prompt,
+            id=f"answer-{command_id}", headers={ANSWERS: task.id},
+        )  # fmt: skip
+        return Result(task=task.id, worker=task.worker, detail="queued to go on")
 
     async def tell_cancel(
         self, worker: WorkerId, task: TaskId, attempt: int, reason: str, *, timed_out: bool = False

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 import structlog
 from msgspec.structs import replace
 
-from contracts.bus import MSG_ID, Bus, Records, Stored
+from contracts.bus import ANSWERS, MSG_ID, Bus, Records, Stored, header
 from contracts.codec import decode
 from contracts.errors import InvalidMessage
 from contracts.events import TaskEnd, TaskState
 from contracts.ids import TaskId, WorkerId, message_id
 from contracts.reports import Finished, TaskReport
-from contracts.session import SessionRecord
+from contracts.session import SessionLife, SessionRecord
 from contracts.task import TaskRecord
 from contracts.topology import SESSION, TASK, WORKER
 from contracts.worker import WorkerRecord
@@ -35,6 +35,7 @@ class Crew:
     bus: Bus
     catalog: Catalog
     clock: Callable[[], datetime] = now
+    sessions_live: SessionLife = field(default_factory=SessionLife)
     on_worker: list[Callable[[WorkerId], None]] = field(default_factory=list)
     """Called when something changed that a worker's keeper should look at."""
 
@@ -116,11 +117,9 @@ class Crew:
 
     async def freed(self, record: TaskRecord) -> None:
         """After a task's end: its worker takes the next one, unless it was made for this one only."""
-        worker, at, again = record.worker, self.clock(), not record.ended
-        freed = await self.workers.change(
-            worker, lambda w: moves.free(w, record.id, at, again=again)
-        )
-        if freed is None and not again:
+        worker, at = record.worker, self.clock()
+        freed = await self.workers.change(worker, lambda w: moves.free(w, record, at))
+        if freed is None and record.over:
             await self._spend(worker)
         self.poke(worker)
 
@@ -137,17 +136,28 @@ class Crew:
     async def remember(self, record: TaskRecord, agent_session: str) -> None:
         """Keep the conversation of a task, for the next one of that session to go on with."""
         name = "continue" if record.session == "new" else record.session
-        await self.sessions.put(
-            f"{record.worker}.{name}",
-            SessionRecord(agent_session=agent_session, seen_at=self.clock(), task=record.id),
+        key, at = f"{record.worker}.{name}", self.clock()
+        held = await self.sessions.get(key)
+        # the same task may name it anew, as an agent does that gives each turn another id
+        goes_on = held is not None and (record.session != "new" or held.value.task == record.id)
+        new = SessionRecord(
+            agent_session=agent_session,
+            seen_at=at,
+            began_at=held.value.began_at if held and goes_on else at,
+            task=record.id,
         )
+        await self.sessions.put(key, new, ttl=self.sessions_live.longest)
 
     async def session(self, record: TaskRecord) -> str | None:
         """The conversation that a task is to go on with; None for a fresh one."""
+        if record.goes_on_in is not None:
+            return record.goes_on_in
         if record.session == "new":
             return None
         held = await self.sessions.get(f"{record.worker}.{record.session}")
-        return held.value.agent_session if held else None
+        if held is None or self.sessions_live.over(held.value, self.clock()):
+            return None
+        return held.value.agent_session
 
     async def forget_sessions(self, worker: WorkerId) -> None:
         """Drop a worker's conversations, whose files go with its home."""
@@ -179,8 +189,9 @@ class Crew:
 
 
 def task_at(stored: Stored) -> TaskId:
-    """The id of the task whose prompt this is."""
-    return TaskId(message_id("t", stored.headers.get(MSG_ID), stored.seq))
+    """The id of the task whose prompt this is, or whose answer."""
+    answered = header(stored.headers, ANSWERS)
+    return TaskId(answered or message_id("t", stored.headers.get(MSG_ID), stored.seq))
 
 
 def _is_on(record: TaskRecord, attempt: int | None) -> bool:

@@ -3,23 +3,27 @@
 import structlog
 
 from contracts.asks import Assignment
+from contracts.budget import left_for, overrun
 from contracts.bus import CAUSE, MSG_ID, Stored
 from contracts.codec import decode
 from contracts.errors import QueueFull
+from contracts.events import TaskEnd
 from contracts.ids import WorkerId, nonce
 from contracts.task import SubmitTask
+from contracts.worker import WorkerRecord
 from services.worker_manager.crew import Crew, task_at
 
 log = structlog.get_logger()
 
+BUDGET = "budget-exhausted"
 STALE = 10.0
 """Seconds that a wrapper which is ready may take to ask about the assignment it was given."""
 
 
-async def dispatch(crew: Crew, worker: WorkerId, stored: Stored) -> bool:
+async def dispatch(crew: Crew, to: WorkerRecord, stored: Stored) -> bool:
     """Give its longest waiting prompt to a worker that is ready; the broker itself refuses a second one.
     True when it is worth looking again at once."""
-    task = task_at(stored)
+    worker, task = to.name, task_at(stored)
     held = await crew.tasks.get(task)
     if held is None:
         return False  # not taken in yet; the intake has us look again
@@ -27,6 +31,12 @@ async def dispatch(crew: Crew, worker: WorkerId, stored: Stored) -> bool:
         return False  # it keeps its prompt for a further attempt; the worker's record is about to say so
     if held.value.state != "queued" or held.value.door_seq != stored.seq:
         await crew.bus.delete_message("JC_TASK", stored.seq)  # left by one that died in between
+        return True
+    if to.parked_until is not None and to.parked_until > crew.clock():
+        return False
+    if (why := overrun(to.spec.budget, to.spent)) is not None:
+        detail = f"worker {worker} has used up its budget: {why}"
+        await crew.end(task, "failed", TaskEnd(reason=BUDGET, detail=detail))
         return True
     body = decode(stored.data, SubmitTask)
     assignment = Assignment(
@@ -38,6 +48,7 @@ async def dispatch(crew: Crew, worker: WorkerId, stored: Stored) -> bool:
         agent_session=await crew.session(held.value),
         context=body.context,
         repository=body.repository,
+        budget=left_for(held.value.budget, to.spec.budget, to.spent),
     )
     name = f"{task}:{held.value.attempt}:{assignment.nonce}"
     try:

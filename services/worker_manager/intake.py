@@ -2,7 +2,7 @@
 
 import structlog
 
-from contracts.bus import ACTOR, Delivery, header
+from contracts.bus import ACTOR, ANSWERS, Delivery, header
 from contracts.bus.deadletter import bury
 from contracts.codec import decode
 from contracts.errors import InvalidMessage, NotThere, Refused
@@ -32,6 +32,9 @@ class Intake:
             await self._crew.bus.delete_message("JC_TASK", delivery.seq)
             return
         worker = WorkerId(name)
+        if (asked := header(delivery.headers, ANSWERS)) is not None:
+            await self._answered(delivery, worker, TaskId(asked))
+            return
         try:
             body = decode(delivery.data, SubmitTask)
             await self._check(worker, task)
@@ -51,6 +54,32 @@ class Intake:
             return
         log.info("task.queued", worker=worker, task=task)
         self._crew.poke(worker)
+
+    async def _answered(self, delivery: Delivery, worker: WorkerId, task: TaskId) -> None:
+        """An answer makes no task: its prompt is the next turn of the one that asked."""
+        actor = header(delivery.headers, ACTOR)
+        try:
+            decode(delivery.data, SubmitTask)
+            await self._check(worker, task)
+            changed = await self._crew.tasks.change(
+                task,
+                lambda r: moves.answered(
+                    r, worker, self._crew.clock(), door_seq=delivery.seq, actor=actor
+                ),
+            )
+            if changed is None:
+                await self._check_repeated(task, delivery.seq)
+        except (InvalidMessage, Refused) as error:
+            await bury(self._crew.bus, self._consumer, delivery, str(error))
+            await self._crew.bus.delete_message("JC_TASK", delivery.seq)
+            log.info("answer.refused", worker=worker, task=task, reason=str(error))
+            return
+        self._crew.poke(worker)
+
+    async def _check_repeated(self, task: TaskId, seq: int) -> None:
+        held = await self._crew.tasks.get(task)
+        if held is None or held.value.door_seq != seq:
+            raise Refused(f"task {task} has no question that this could answer")
 
     async def _check(self, worker: WorkerId, task: TaskId) -> None:
         held = await self._crew.workers.get(worker)

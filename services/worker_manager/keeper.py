@@ -225,7 +225,7 @@ class Keeper:
     async def _serve(self, record: WorkerRecord, runtime: Runtime) -> None:
         """Give a ready worker its next task; or let it rest, freeze it, or end it when there is none."""
         if (stored := await self._crew.waiting(self.name)) is not None:
-            if await dispatch(self._crew, self.name, stored):
+            if await dispatch(self._crew, record, stored):
                 self.wake()
             return
         to_pause, to_expiry = self._patience(record)
@@ -273,11 +273,12 @@ class Keeper:
     async def _watch_task(self, record: WorkerRecord, task: TaskId, runtime: Runtime) -> None:
         """See to it that the task ends: cancelled or overdue, and its wrapper does nothing about it."""
         held = await self._crew.tasks.get(task)
-        if held is None or held.value.ended:
-            await self._crew.workers.change(
-                self.name, lambda w: moves.free(w, task, self._crew.clock())
-            )
+        if held is None:
+            await self._move("ready", task=None)
             self.wake()
+            return
+        if held.value.ended:
+            await self._crew.freed(held.value)
             return
         work = held.value
         assert work.deadline_at is not None

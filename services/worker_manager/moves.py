@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from contracts.budget import both, spent_in
 from contracts.events import (
     TASK_ENDINGS,
     Event,
     Owed,
+    TaskAnswered,
     TaskCancelling,
     TaskEnd,
     TaskEvent,
@@ -126,14 +128,15 @@ def busy(record: WorkerRecord, task: TaskId, at: datetime) -> WorkerRecord | Non
     return worker(record, "busy", at, task=task, restarts=0)
 
 
-def free(
-    record: WorkerRecord, task: TaskId, at: datetime, *, again: bool = False
-) -> WorkerRecord | None:
-    """The worker after the end of this task, or of an attempt that is made `again`; None when it is not on
-    it."""
-    if record.state != "busy" or record.task != task:
+def free(record: WorkerRecord, of: TaskRecord, at: datetime) -> WorkerRecord | None:
+    """The worker after the end of an attempt at this task; None when it is not on it."""
+    if record.state != "busy" or record.task != of.id:
         return None
-    if record.spec.lifetime == "task" and not again:
+    end = of.end or (of.past[-1].end if of.past else None)
+    if end is not None:
+        parked = end.until if end.reason == "rate-limited" else None
+        record = replace(record, spent=both(record.spent, spent_in(end.usage)), parked_until=parked)
+    if record.spec.lifetime == "task" and of.over:
         return spent(record, at)
     return worker(record, "ready", at, task=None)
 
@@ -176,10 +179,28 @@ def queued(
         max_attempts=body.max_attempts,
         context=body.context,
         repository=body.repository,
+        budget=body.budget,
         door_seq=door_seq,
         actor=actor,
     )
     return _told(record, TaskQueued(at=at, worker=to, task=task))
+
+
+def answered(
+    record: TaskRecord, to: WorkerId, at: datetime, *, door_seq: int, actor: str | None
+) -> TaskRecord | None:
+    """The task queued to go on with the answer that waits at the door; None when it has no question."""
+    if record.state != "input-required" or record.worker != to or record.end is None:
+        return None
+    new = replace(
+        _next_attempt(record, record.end, at),
+        max_attempts=record.max_attempts + 1,  # it was no failure
+        goes_on_in=record.end.agent_session,
+        door_seq=door_seq,
+        ended_at=None,
+        end=None,
+    )
+    return _told(new, TaskAnswered(at=at, actor=actor, **_ids(new)))
 
 
 def refused(
@@ -261,9 +282,19 @@ def may_run_again(record: TaskRecord) -> bool:
 
 
 def _queued_again(record: TaskRecord, end: TaskEnd, at: datetime) -> TaskRecord:
+    new = _next_attempt(record, end, at)
+    return _told(new, TaskQueued(at=at, after=end, **_ids(new)))
+
+
+def _next_attempt(record: TaskRecord, end: TaskEnd, at: datetime) -> TaskRecord:
     brief = replace(end, text="", verdict=None)
-    past = PastAttempt(attempt=record.attempt, started_at=record.started_at, ended_at=at, end=brief)
-    new = replace(
+    past = PastAttempt(
+        attempt=record.attempt,
+        started_at=record.started_at,
+        ended_at=record.ended_at or at,
+        end=brief,
+    )
+    return replace(
         record,
         state="queued",
         attempt=record.attempt + 1,
@@ -274,7 +305,6 @@ def _queued_again(record: TaskRecord, end: TaskEnd, at: datetime) -> TaskRecord:
         deadline_at=None,
         agent_session=None,
     )
-    return _told(new, TaskQueued(at=at, after=end, **_ids(new)))
 
 
 def finished(record: TaskRecord, report: Finished, at: datetime) -> TaskRecord | None:

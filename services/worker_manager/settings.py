@@ -100,5 +100,9 @@ class ManagerSettings(ProcessSettings):
     """Where workers that are plain processes look for their agent."""
     host_environment: dict[str, str] = Field(default_factory=_host_environment)
     """What workers that are plain processes get of this host's environment: locale and certificates."""
+    session_longest: PositiveFloat = 86_400
+    """Seconds after its beginning that a conversation is gone on with."""
+    session_idle: PositiveFloat = 1800
+    """Seconds without a task after which the next one begins a fresh conversation."""
     tick: PositiveFloat = 5
     """Seconds between two looks at everything, behind all hints."""

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from contracts.budget import Spent
 from contracts.errors import InvalidMessage
-from contracts.events import WorkerQueued, WorkerState
+from contracts.events import TaskEnd, TaskState, Usage, WorkerQueued, WorkerState
 from contracts.ids import CommandId, NodeId, TaskId, WorkerId
+from contracts.task import SubmitTask, TaskRecord
 from contracts.worker import CreateWorker, Limits, WorkerRecord, line
 from services.worker_manager import moves
 from services.worker_manager.capacity import Capacity
@@ -35,6 +37,22 @@ def became(before: WorkerRecord, *states: WorkerState, at: datetime = NOON) -> W
         assert after is not None
         before = after
     return before
+
+
+def task(state: TaskState, **end: Any) -> TaskRecord:
+    body = SubmitTask(prompt="echo")
+    queued = moves.queued(TaskId("t1"), WorkerId("ada"), body, NOON, door_seq=7, actor=None)
+    started = moves.started(queued, 1, "run", NOON)
+    assert started is not None
+    over = moves.ended(started, state, TaskEnd(**end), NOON)
+    assert over is not None
+    return over
+
+
+def on_task(**more: Any) -> WorkerRecord:
+    busy = moves.busy(became(record(**more), "starting", "ready"), TaskId("t1"), NOON)
+    assert busy is not None
+    return busy
 
 
 def test_the_line_is_by_age_and_then_by_name_and_holds_only_who_waits() -> None:
@@ -129,15 +147,56 @@ def test_idle_counts_from_ready_on_and_goes_on_while_it_is_paused() -> None:
     assert became(paused, "ready", at=later).idle_since == later
 
 
-def test_a_worker_for_one_task_ends_with_it_and_another_goes_on() -> None:
-    task = TaskId("t1")
-    for lifetime, state in (("task", "stopping"), ("persistent", "ready")):
-        ready = became(record(lifetime=lifetime), "starting", "ready")
-        busy = moves.busy(ready, task, NOON)
-        assert busy is not None
-        after = moves.free(busy, task, NOON)
-        assert after is not None
-        assert (after.state, after.task) == (state, None)
+@pytest.mark.parametrize(
+    ("lifetime", "end", "state"),
+    [
+        ("task", "succeeded", "stopping"),
+        ("persistent", "succeeded", "ready"),
+        ("task", "input-required", "ready"),
+    ],
+)
+def test_a_worker_for_one_task_ends_with_it_unless_that_asks(
+    lifetime: str, end: TaskState, state: WorkerState
+) -> None:
+    after = moves.free(on_task(lifetime=lifetime), task(end), NOON)
+
+    assert after is not None
+    assert (after.state, after.task) == (state, None)
+
+
+def test_what_a_task_used_is_counted_once() -> None:
+    usage = Usage(input_tokens=10, output_tokens=5, cache_read_tokens=999, cost_usd=0.5, turns=2)
+    done = task("succeeded", usage=usage)
+    after = moves.free(on_task(), done, NOON)
+
+    assert after is not None
+    assert after.spent == Spent(usd=0.5, tokens=15, turns=2)
+    assert moves.free(after, done, NOON) is None
+
+
+def test_a_provider_that_says_until_when_parks_the_worker_and_the_next_end_frees_it() -> None:
+    until = NOON + timedelta(hours=2)
+    parked = moves.free(on_task(), task("failed", reason="rate-limited", until=until), NOON)
+    assert parked is not None
+    assert parked.parked_until == until
+
+    busy = moves.busy(parked, TaskId("t1"), NOON)
+    assert busy is not None
+    after = moves.free(busy, task("succeeded"), NOON)
+    assert after is not None
+    assert after.parked_until is None
+
+
+def test_an_answer_queues_the_next_turn_of_the_same_conversation() -> None:
+    asked = task("input-required", agent_session="s-1", text="Which one?")
+    told = moves.answered(asked, WorkerId("ada"), NOON, door_seq=9, actor="alice")
+
+    assert told is not None
+    assert (told.state, told.attempt, told.door_seq, told.goes_on_in) == ("queued", 2, 9, "s-1")
+    assert (told.end, told.max_attempts, len(told.past)) == (None, 2, 1)
+    assert moves.answered(told, WorkerId("ada"), NOON, door_seq=10, actor=None) is None
+    assert moves.answered(asked, WorkerId("bob"), NOON, door_seq=9, actor=None) is None
+    assert moves.answered(task("failed"), WorkerId("ada"), NOON, door_seq=9, actor=None) is None
 
 
 @pytest.mark.parametrize(

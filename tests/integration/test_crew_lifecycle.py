@@ -52,7 +52,7 @@ async def test_the_third_of_two_waits_and_starts_when_one_goes(tmp_path: Path) -
 
         assert await reason_of(crew, "cid") == "2 of 2 workers are there"
         status = await crew.ask("worker.status", {"name": "cid"})
-        assert status.detail.startswith("queued: 1 of ")
+        assert status.detail.startswith("queued: 1 in the line")
         failed = await crew.until("dan", "failed")
         assert failed.reason == "resource-exhausted: no room within 1 s: others came before it"
         assert await crew.kinds("jetcrew.evt.worker.dan.>") == ["requested", "queued", "failed"]

@@ -21,6 +21,7 @@ GIB = 1024 * MIB
 COMMANDS = {
     "worker": ("create", "delete", "pause", "resume", "status"),
     "task": ("cancel", "answer"),
+    "image": ("gc",),
 }
 """Entities and the verbs that both doors take for them."""
 

@@ -42,7 +42,7 @@ class Bucket(Generic[T]):
     def _held(self, stored: Stored | None) -> Held[T] | None:
         if stored is None or gone(stored):
             return None
-        return Held(decode(stored.data, self._kind), stored.seq)
+        return Held(decode(stored.data, self._kind), stored.seq, stored.at)
 
     async def create(self, key: str, value: T, *, ttl: float | None = None) -> int:
         """Store a value under a key that has none; its revision.

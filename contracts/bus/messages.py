@@ -67,6 +67,8 @@ class Held(Generic[T]):
 
     value: T
     revision: int
+    at: datetime | None = None
+    """When it was stored; None of one that was stored just now."""
 
 
 @dataclass(frozen=True, slots=True)

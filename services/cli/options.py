@@ -11,14 +11,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-LONGEST = 604_800.0
-"""Seconds of a task: a week."""
 
 
 class Duration(click.ParamType[float]):
-    """Seconds, or a figure with a unit: `90`, `1.5h`, `30m`."""
+    """Seconds, or a figure with a unit: `90`, `1.5h`, `30m`. `days` is how long it may be at most."""
 
     name = "duration"
+
+    def __init__(self, days: int = 7) -> None:
+        self._days = days
 
     def convert(
         self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
@@ -28,9 +29,10 @@ class Duration(click.ParamType[float]):
             return float(value)
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value.strip())
         seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-        if not 0 < seconds <= LONGEST:
+        if not 0 < seconds <= self._days * _UNITS["d"]:
             self.fail(
-                f"{value!r} is no duration: seconds, or a figure with s, m, h or d, a week at most",
+                f"{value!r} is no duration: seconds, or a figure with s, m, h or d, "
+                f"{self._days} days at most",
                 param,
                 ctx,
             )

@@ -20,10 +20,13 @@ from services.kit.identity.store import create_identity
 from services.kit.lock import held_lock
 from services.kit.serve import Job, serve
 from services.worker_manager.capacity import NodeCapacity
+from services.worker_manager.cleaning.duty import Cleaning
+from services.worker_manager.cleaning.survey import Ground
 from services.worker_manager.commands import Commands, about
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
 from services.worker_manager.diagnosis import Diagnosis
+from services.worker_manager.disk import Disk
 from services.worker_manager.doors import Doors
 from services.worker_manager.forwarder import Forwarders
 from services.worker_manager.images.build import Images
@@ -98,25 +101,25 @@ async def _work(
     life = SessionLife(settings.session_longest, settings.session_idle)
     crew = Crew(bus, catalog, sessions_live=life)
     consumers = {(c.stream, c.name): c for c in bus.topology.consumers}
-    commands = Commands(crew, credentials, consumers["JC_CMD", "mgr"], VERBS, settings.caps)
     testimony = Testimony(crew, credentials)
     intake = Intake(crew, consumers["JC_TASK", "mgr"])
     target = urlsplit(settings.url.split(",")[0])
     async with (
         Engine() as engine,
         Forwarders(target.hostname or "127.0.0.1", target.port or 4222) as forwarders,
-        Images(
-            engine,
-            catalog,
-            base_image=settings.base_image,
-            node_image=settings.node_image,
-            lease=lambda tag: Lease(bus, LEASE, f"image-{image_id(tag)}", nonce(), 30).waited_for(),
-            labels={"jetcrew.crew": crew_id, "jetcrew.node": settings.node},
-        ) as images,
+        _images(settings, engine, catalog, bus, crew_id) as images,
     ):
         docker = _containers(settings, engine, crew_id)
         runtimes: dict[str, Runtime] = {"docker": docker, "process": _processes(settings, catalog)}
         diagnosis = Diagnosis(crew, runtimes, NodeId(settings.node))
+        used = ImagesUsed(bus, NodeId(settings.node))
+        cleaning = _cleaning(
+            settings, crew, credentials, engine, images, used, runtimes["process"], crew_id
+        )
+        commands = Commands(
+            crew, credentials, consumers["JC_CMD", "mgr"], VERBS, settings.caps,
+            clean=cleaning.carry_out, full=cleaning.no_room,
+        )  # fmt: skip
         warm = WarmPool(crew, docker, images, settings)
         node = Node(
             Surroundings(
@@ -125,7 +128,7 @@ async def _work(
                 commands=commands,
                 settings=settings,
                 runtimes=runtimes,
-                ensure_image=ImagesTold(bus, images, ImagesUsed(bus, NodeId(settings.node))).ensure,
+                ensure_image=ImagesTold(bus, images, used).ensure,
                 open_bus=_way_in(settings, forwarders),
                 close_bus=forwarders.close,
                 capacity=NodeCapacity(settings, engine).now,
@@ -135,23 +138,64 @@ async def _work(
             )
         )
         doors = Doors(crew, credentials, diagnosis)
-        async with diagnosis.opened(), _answering(bus, crew, testimony, doors):
+        async with diagnosis.opened(), cleaning.opened(), _answering(bus, crew, testimony, doors):
             log.info("manager.ready", node=settings.node, url=settings.url)
             await serve(
                 {
-                    "commands": _consume(bus, consumers["JC_CMD", "mgr"], commands.handle, about),
-                    "tasks": _consume(bus, consumers["JC_TASK", "mgr"], intake.handle, _token(-1)),
-                    "reports": _consume(
-                        bus, consumers["JC_REP", "rec"], testimony.report, _token(2)
-                    ),
-                    "dead letters": _dead_letters(bus, consumers["JC_ADV", "dlq"]),
+                    **_consuming(bus, commands, intake, testimony),
                     "node": node.run,
+                    "cleaning": cleaning.run,
                     "exits": node.watch_exits,
                     "changes": Watch(node, crew).run,
                     "warm containers": warm.run,
                     "connection": _until_closed(bus),
                 }
             )
+
+
+def _consuming(
+    bus: Bus, commands: Commands, intake: Intake, testimony: Testimony
+) -> dict[str, Job]:
+    """The jobs that handle what arrives on the bus."""
+    consumers = {(c.stream, c.name): c for c in bus.topology.consumers}
+    return {
+        "commands": _consume(bus, consumers["JC_CMD", "mgr"], commands.handle, about),
+        "tasks": _consume(bus, consumers["JC_TASK", "mgr"], intake.handle, _token(-1)),
+        "reports": _consume(bus, consumers["JC_REP", "rec"], testimony.report, _token(2)),
+        "dead letters": _dead_letters(bus, consumers["JC_ADV", "dlq"]),
+    }
+
+
+def _images(
+    settings: ManagerSettings, engine: Engine, catalog: Catalog, bus: Bus, crew_id: str
+) -> Images:
+    return Images(
+        engine,
+        catalog,
+        base_image=settings.base_image,
+        node_image=settings.node_image,
+        lease=lambda tag: Lease(bus, LEASE, f"image-{image_id(tag)}", nonce(), 30).waited_for(),
+        labels={"jetcrew.crew": crew_id, "jetcrew.node": settings.node},
+    )
+
+
+def _cleaning(
+    settings: ManagerSettings, crew: Crew, credentials: Credentials, engine: Engine,
+    images: Images, used: ImagesUsed, processes: Runtime, crew_id: str,
+) -> Cleaning:  # fmt: skip
+    ground = Ground(
+        crew=crew,
+        credentials=credentials,
+        engine=engine,
+        images=images,
+        used=used,
+        processes=processes,
+        workers=settings.state.workers,
+        crew_id=crew_id,
+        node=settings.node,
+    )
+    disk = Disk(engine, settings.state.root, settings.disk_reserve)
+    return Cleaning(ground, settings.cleaning, disk.full, settings.tick)
 
 
 def _containers(settings: ManagerSettings, engine: Engine, crew_id: str) -> DockerRuntime:

@@ -1,6 +1,6 @@
 """Commands: stored intent, carried out once, answered in the ledger."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Literal
 
 import structlog
@@ -11,9 +11,10 @@ from contracts.asks import CancelRun
 from contracts.bus import ANSWERS, CAUSE, Delivery, Ledger
 from contracts.bus.deadletter import bury
 from contracts.codec import decode
-from contracts.errors import AlreadyThere, InvalidMessage, JetcrewError, NotThere, Refused
+from contracts.errors import AlreadyThere, DiskFull, InvalidMessage, JetcrewError, NotThere, Refused
 from contracts.events import TaskEnd
 from contracts.ids import CommandId, TaskId, WorkerId, message_id
+from contracts.image import CleanUp
 from contracts.results import Result, failure
 from contracts.task import AnswerTask, CancelTask, SubmitTask, TaskRecord
 from contracts.topology import Consumer
@@ -42,6 +43,7 @@ KINDS: dict[str, Any] = {
     "worker.status": StatusOfWorker,
     "task.cancel": CancelTask,
     "task.answer": AnswerTask,
+    "image.gc": CleanUp,
 }
 """What each command's body is, by the tail of its subject."""
 DELETED = "deleted"
@@ -85,12 +87,18 @@ class Commands:
         consumer: Consumer,
         verbs: Collection[str],
         caps: Caps,
+        *,
+        clean: Callable[[CleanUp], Awaitable[Result]],
+        full: Callable[[], Awaitable[str | None]],
     ) -> None:
+        """`full` says why no worker can be made for want of disk."""
         self._crew = crew
         self._credentials = credentials
         self._consumer = consumer
         self._verbs = verbs
         self._caps = caps
+        self._clean = clean
+        self._full = full
         self._ledger = Ledger(crew.bus)
         self._cut = len(crew.bus.subjects.command("", "")) - 1
 
@@ -132,6 +140,8 @@ class Commands:
                 return await self._cancel(command)
             case AnswerTask():
                 return await self._answer(command, command_id)
+            case CleanUp():
+                return await self._clean(command)
         raise InvalidMessage(f"there is no command {tail!r}")
 
     async def _create(self, spec: CreateWorker, command_id: CommandId) -> Result:
@@ -144,6 +154,8 @@ class Commands:
                 f"there is a worker {spec.name!r} ({before.value.state}); delete it first, or take another name",
                 field="$.name",
             )
+        if (why := await self._full()) is not None:
+            raise DiskFull(f"no worker can be made: {why}")
         record = moves.requested(
             spec,
             self._crew.clock(),

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -37,6 +39,16 @@ class Revoked(Struct, frozen=True, kw_only=True):
 
     at: int
     """Unix time in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An entry of a bucket, without its value."""
+
+    key: str
+    worker: str | None = None
+    revision: int
+    at: datetime | None
 
 
 class Credentials:
@@ -82,6 +94,40 @@ class Credentials:
         for key in (f"ctl.{worker}", *await self._kept.list(f"worker.{worker}.")):
             if await self._kept.get(key) is not None:
                 await self._kept.delete(key)
+
+    async def of_workers(self) -> list[Entry]:
+        """What is kept for one worker alone, nonces among it; not the values."""
+        return [
+            Entry(key=key, worker=key.split(".")[1], revision=held.revision, at=held.at)
+            for key, held in (await self._kept.list()).items()
+            if not key.startswith("shared.")
+        ]
+
+    async def drop(self, key: str, revision: int) -> None:
+        """Forget one entry, if it is still that.
+
+        Raises:
+            Conflict: it is another one by now.
+        """
+        await self._kept.delete(key, revision)
+
+    async def expired(self) -> list[Entry]:
+        """Revocations that keep nobody out any more, since what they revoked has expired by itself."""
+        entries = await self._revoked.list()
+        needed = still_needed({key: held.value.at for key, held in entries.items()}, self._clock())
+        return [
+            Entry(key=key, revision=held.revision, at=held.at)
+            for key, held in entries.items()
+            if key not in needed
+        ]
+
+    async def lift(self, user_key: str, revision: int) -> None:
+        """Drop an expired revocation, if it is still that.
+
+        Raises:
+            Conflict: the user was revoked once more.
+        """
+        await self._revoked.delete(user_key, revision)
 
     # -- credentials ------------------------------------------------------------------------------
 

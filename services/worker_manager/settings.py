@@ -54,6 +54,22 @@ class WarmSettings(BaseModel, frozen=True):
     """Seconds from the last worker of a kind until none waits for another one."""
 
 
+class CleaningSettings(BaseModel, frozen=True):
+    """When a node removes what nothing needs any more, and what it keeps. Times in seconds."""
+
+    every: PositiveFloat = 3600
+    """Seconds between two cleanings of this node."""
+    older_than: NonNegativeFloat = 1_209_600
+    """Seconds that a worker image was not used for before it may go: two weeks."""
+    keep: NonNegativeInt = 5
+    """Worker images that stay whatever their age, those last used."""
+    keep_files: NonNegativeFloat | None = None
+    """Seconds that the workspaces and conversations stay which a delete kept or a failed worker left; unset: for
+    ever, since a worker of that name may come back."""
+    settle: NonNegativeFloat = 600
+    """Seconds for which nothing new, and nothing of a worker that has just ended, is touched."""
+
+
 class ManagerSettings(ProcessSettings):
     """Settings of one node's worker manager."""
 
@@ -104,5 +120,9 @@ class ManagerSettings(ProcessSettings):
     """Seconds after its beginning that a conversation is gone on with."""
     session_idle: PositiveFloat = 1800
     """Seconds without a task after which the next one begins a fresh conversation."""
+    cleaning: CleaningSettings = CleaningSettings()
+    disk_reserve: NonNegativeFloat = 1_073_741_824
+    """What has to be free on the disks of the engine and of the state directory before a worker is made: below 1
+    a part of the disk, else bytes; 0: nothing. Below it, worker images that nobody uses are removed at once."""
     tick: PositiveFloat = 5
     """Seconds between two looks at everything, behind all hints."""

@@ -13,7 +13,7 @@ from contracts.ids import NodeId, WorkerId
 from contracts.image import ImageRecord
 from contracts.topology import IMAGE
 from services.worker_manager.crew import now
-from services.worker_manager.images.stored import ImageOnDisk
+from services.worker_manager.images.stored import UNCHECKED, ImageOnDisk
 
 log = structlog.get_logger()
 
@@ -21,6 +21,11 @@ log = structlog.get_logger()
 def image_id(tag: str) -> str:
     """An image's name as one token of a subject: the hash in its tag."""
     return tag.rpartition(":")[2][:40]
+
+
+def digest(tag: str) -> str:
+    """The same, also of an image that has not passed its checks yet."""
+    return image_id(tag.removesuffix(UNCHECKED))
 
 
 class ImagesUsed:

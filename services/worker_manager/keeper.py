@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from msgspec.structs import replace
 
-from contracts.bus import Bus, apply_consumer, remove_consumer
+from contracts.bus import Bus, remove_consumer
 from contracts.errors import (
     BusUnavailable,
     Conflict,
@@ -31,7 +31,8 @@ from services.worker_manager.commands import DELETED
 from services.worker_manager.dispatch import dispatch
 from services.worker_manager.idle import Breath, Patience, Rest
 from services.worker_manager.runtimes import Exit, Runtime, Unit
-from services.worker_manager.surroundings import Surroundings, unit_spec
+from services.worker_manager.starting import prepare, unit_spec
+from services.worker_manager.surroundings import Surroundings
 from services.worker_manager.waits import set_within
 
 log = structlog.get_logger()
@@ -165,25 +166,13 @@ class Keeper:
             return
         if not self._around.turns.take(self.name, record.requested_at, self.wake):
             return
-        await runtime.remove(
-            self.name, keep_volumes=True
-        )  # of an earlier start that did not get far
-        await self._around.open_bus(record)
-        await self._bus.purge("JC_RUN", self._bus.subjects.run(self.name))
-        await apply_consumer(self._bus, self._bus.topology.run_consumer(self.name))
-        if record.user_key is not None:
-            await self._around.credentials.revoke(record.user_key)
-        user_key, creds, ctl = await self._around.credentials.issue(record)
-        changed = await self._crew.workers.change(
-            self.name, lambda r: replace(r, user_key=user_key) if r.state == "starting" else None
-        )
-        if changed is None:
+        if (issued := await prepare(self._around, record, runtime)) is None:
             return
         self._around.last_beat.pop(self.name, None)
         self._started_at = time.monotonic()
         self._began_here = record.restarts
         try:
-            spec = await unit_spec(self._around, record, runtime, creds, ctl)
+            spec = await unit_spec(self._around, record, runtime, issued)
             self._unit = await runtime.start(spec)
         except (EngineRefused, InvalidMessage, NotThere) as error:
             await self._fail(f"it could not be started: {error}")

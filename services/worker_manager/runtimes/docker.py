@@ -111,7 +111,8 @@ class DockerRuntime:
         if not keep_volumes:
             place = await self._maker.place_of(worker)
             await self._maker.remove_volumes(place or worker, worker=worker)
-        await self.remove_network_unless_used()
+        if container is not None or not keep_volumes:
+            await self.remove_network_unless_used()
 
     async def remove_network_unless_used(self) -> None:
         """Once no container is left for it."""

@@ -24,6 +24,7 @@ from contracts.topology import INBOX, Topology
 from wrapper.agent import Values, load_agent
 from wrapper.assignments import Assignments
 from wrapper.boot import Place, prepare, read_boot
+from wrapper.checkout import NotLaid
 from wrapper.control import obey
 from wrapper.credential import keep_valid
 from wrapper.family import Family, adopt_orphans
@@ -31,9 +32,11 @@ from wrapper.handover import FIT, TAKEN, handover, write_down
 from wrapper.heartbeat import beat
 from wrapper.link import reachable
 from wrapper.output import adapter_for
+from wrapper.parcels import Parcels
 from wrapper.preflight import AgentMissing, preflight
 from wrapper.report import Reports
 from wrapper.state import State
+from wrapper.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +100,10 @@ async def _live(directory: Path, socket: Path | None, family: Family) -> int:
                 log.error("agent.missing", error=str(checked))
                 await reports.not_ready(str(checked))
                 return NOT_READY
+            if (why := await _laid(bus, place, family, boot)) is not None:
+                log.error("repository.missing", error=why)
+                await reports.not_ready(why)
+                return NOT_READY
             await _serve(bus, place, reports, state, family, agent_version=checked)
     return DRAINED
 
@@ -133,6 +140,18 @@ async def _checked(
         return await preflight(agent, values, path=path, family=family, run=boot)
     except AgentMissing as error:
         return error
+
+
+async def _laid(bus: Bus, place: Place, family: Family, boot: str) -> str | None:
+    """Lay the worker's repository into its workspace; why that could not be done."""
+    source = place.boot.repository
+    if source is None:
+        return None
+    try:
+        await Workspace(place, family, boot, Parcels(bus, place.boot.worker)).lay(source, "worker")
+    except NotLaid as error:
+        return place.secrets.redact(str(error))
+    return None
 
 
 @contextlib.asynccontextmanager

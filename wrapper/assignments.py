@@ -16,6 +16,7 @@ from contracts.reports import Finished
 from wrapper.attempt import Attempt
 from wrapper.boot import Place
 from wrapper.family import Family
+from wrapper.parcels import Parcels
 from wrapper.report import Reports
 from wrapper.state import Current, State
 
@@ -83,6 +84,7 @@ class Assignments:
             stop=current.stop,
             family=self._family,
             deadline=time.monotonic() + seconds,
+            parcels=Parcels(self._bus, self._worker),
         )
         report = await attempt.run()
         await reports.finished(report)

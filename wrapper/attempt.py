@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
+from msgspec.structs import replace
 
 from contracts.asks import Assignment
 from contracts.events import TaskEnd, Usage, Verdict
 from contracts.reports import Finished, Output
+from contracts.repository import GitState, Work
 from wrapper.boot import Place
 from wrapper.claims import Claims
 from wrapper.ending import Ending, broke, cut_short, judged
@@ -21,6 +23,7 @@ from wrapper.process import NotStarted, StreamName
 from wrapper.session import Conversation, conversation, fresh, is_lost
 from wrapper.turn import Command, Ran, Stop, signal_of, take_turn
 from wrapper.verdict import EXPLANATION, VerdictProblem, clean, read_verdict, repair_prompt
+from wrapper.workspace import Carrying, Unfit, Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +31,12 @@ TEXT = 65_536
 """Bytes of the final text in the report; of a longer one the end is kept."""
 REPAIR_NEEDS = 10.0
 """Seconds before the deadline below which asking again is not worth it."""
+SETTLING = 120.0
+"""Seconds that the work of a run may take to be gathered and handed over."""
+SETTLING_EARLY = 8.0
+"""The same after a cancel or the deadline: the manager waits for the end, and kills the worker if none comes."""
+SETTLING_DRAINED = 1.5
+"""The same when the worker was told to end."""
 LAST_OUTPUT = 30.0
 """Seconds that output may still take to get out once the agent is gone."""
 
@@ -56,7 +65,7 @@ class Attempt:
 
     def __init__(
         self, place: Place, work: Assignment, run: str, *, reports: Telling, stop: Stop,
-        family: Family, deadline: float,
+        family: Family, deadline: float, parcels: Carrying,
     ) -> None:  # fmt: skip
         self._place = place
         self._work = work
@@ -72,6 +81,9 @@ class Attempt:
         self._lost = False
         self._ran: list[Ran] = []
         self._verdict: Verdict | None = None
+        self._workspace = Workspace(place, family, run, parcels)
+        self._git: GitState | None = None
+        self._left: Work | None = None
 
     async def run(self) -> Finished:
         """From the first turn to the report, which is left to the caller to publish."""
@@ -79,7 +91,7 @@ class Attempt:
             telling = group.create_task(self._reports.pump(), name="reports")
             pouring = group.create_task(self._outlet.pump(), name="output")
             try:
-                ending = await self._ending()
+                ending = await self._settled(await self._ending())
             finally:
                 self._outlet.close()
                 self._reports.close()
@@ -94,6 +106,9 @@ class Attempt:
         try:
             if self._stop.wanted.is_set():
                 return Ending(self._stop.state, self._stop.reason, self._stop.detail)
+            await self._prepare()
+            if self._stop.wanted.is_set():
+                return Ending(self._stop.state, self._stop.reason, self._stop.detail)
             ran = await self._first_turn()
             ending = self._failure(ran)
             if ending is not None:
@@ -103,6 +118,44 @@ class Attempt:
             return await self._judged(ran)
         except NotStarted as error:
             return Ending("failed", "not-started", str(error))
+        except Unfit as error:
+            return Ending("failed", "workspace", str(error))
+
+    async def _prepare(self) -> None:
+        """Make the workspace fit, unless that takes until the deadline or somebody stops it."""
+        loop = asyncio.get_running_loop()
+        preparing = loop.create_task(self._workspace.begin(self._work))
+        stopping = loop.create_task(self._stop.wanted.wait())
+        try:
+            await asyncio.wait(
+                {preparing, stopping},
+                timeout=max(0.0, self._deadline - time.monotonic()),
+                return_when="FIRST_COMPLETED",
+            )
+            if preparing.done():
+                for note in preparing.result():
+                    self._reports.note(note)
+            elif not self._stop.wanted.is_set():
+                detail = "The deadline passed before the workspace was ready."
+                self._stop.want("timed-out", "deadline", detail)
+        finally:
+            preparing.cancel()
+            stopping.cancel()
+            await asyncio.wait({preparing, stopping})
+
+    async def _settled(self, ending: Ending) -> Ending:
+        """What git says, and the work that is left, once the agent is gone."""
+        early = ending.state in {"cancelled", "timed-out"}
+        if self._git is None:
+            self._git = await self._claims().state(remote=not early)
+        patience = SETTLING_EARLY if early else SETTLING
+        left = self._deadline + SETTLING_EARLY - time.monotonic()
+        if ending.reason == "drained":
+            left = SETTLING_DRAINED
+        self._left = await self._workspace.end(
+            self._work, max(SETTLING_DRAINED, min(patience, left))
+        )
+        return ending
 
     async def _first_turn(self) -> Ran:
         ran = await self._turn(self._prompt(), self._conversation)
@@ -137,8 +190,11 @@ class Attempt:
             return judged(ran, verdict)
         self._verdict = verdict
         ending = judged(ran, verdict)
-        if ending.state == "succeeded" and (doubts := await self._claims().doubts(verdict)):
-            return Ending("failed", "unverified", doubts)
+        if ending.state == "succeeded":
+            claims = self._claims()
+            self._git = await claims.state(remote=True)
+            if doubts := await claims.doubts(verdict, self._git):
+                return Ending("failed", "unverified", doubts)
         return ending
 
     def _can_ask_again(self) -> bool:
@@ -147,12 +203,8 @@ class Attempt:
         return knows_how and self._deadline - time.monotonic() > REPAIR_NEEDS
 
     def _claims(self) -> Claims:
-        return Claims(
-            workspace=self._place.workspace,
-            env=self._place.environment(self._run),
-            family=self._family,
-            run=self._run,
-        )
+        git = self._workspace.asking(self._place.environment(self._run))
+        return Claims(git=git, began_at=self._workspace.head)
 
     def _prompt(self) -> str:
         asks = self._place.agent.asks_for_result
@@ -231,8 +283,15 @@ class Attempt:
                 agent_session=self._session,
                 output_bytes=self._outlet.accepted_bytes,
                 output_dropped_bytes=self._outlet.dropped_bytes,
+                git=self._git,
+                work=self._redacted_work(),
             ),
         )
+
+    def _redacted_work(self) -> Work | None:
+        if self._left is None or not self._left.lost:
+            return self._left
+        return replace(self._left, lost=self._place.secrets.redact(clean(self._left.lost)))
 
     def _redacted_verdict(self) -> Verdict | None:
         if self._verdict is None:

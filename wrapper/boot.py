@@ -40,6 +40,12 @@ class Place:
         """Where the agent works."""
         return Path(self.boot.workspace)
 
+    def own_folder(self) -> Path:
+        """Where the wrapper keeps what outlives a run; made when it is not there."""
+        folder = Path(self.boot.home, ".jetcrew")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
     def values(self, *, session: str = "", prompt_file: str = "") -> Values:
         """What the agent file's placeholders stand for."""
         boot = self.boot

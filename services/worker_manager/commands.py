@@ -31,6 +31,7 @@ from contracts.worker import (
 from services.worker_manager import moves
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
+from services.worker_manager.repositories import check, with_git
 from services.worker_manager.settings import Caps
 
 log = structlog.get_logger()
@@ -146,6 +147,7 @@ class Commands:
 
     async def _create(self, spec: CreateWorker, command_id: CommandId) -> Result:
         await self._check(spec)
+        spec = with_git(spec)
         before = await self._crew.workers.get(spec.name)
         if before is not None and before.value.made_by == command_id:
             return Result(worker=before.value.name, detail=before.value.state)
@@ -200,6 +202,8 @@ class Commands:
                     f'no secret "{name}" is stored; send it to {self._crew.bus.subjects.door("secret", "put")}',
                     field=f"$.secrets[{index}]",
                 )
+
+        await check(self._crew.bus, WorkerId(spec.name), spec.repository, spec.limits)
 
     async def _delete(self, command: DeleteWorker) -> Result:
         def step(record: WorkerRecord) -> WorkerRecord | None:

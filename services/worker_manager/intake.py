@@ -11,6 +11,7 @@ from contracts.task import SubmitTask
 from contracts.topology import Consumer
 from services.worker_manager import moves
 from services.worker_manager.crew import Crew
+from services.worker_manager.repositories import check
 
 log = structlog.get_logger()
 
@@ -37,7 +38,7 @@ class Intake:
             return
         try:
             body = decode(delivery.data, SubmitTask)
-            await self._check(worker, task)
+            await self._check(worker, body)
         except InvalidMessage as error:
             await bury(self._crew.bus, self._consumer, delivery, str(error))
             await self._refuse(delivery, worker, task, error.reason, error.field)
@@ -59,8 +60,7 @@ class Intake:
         """An answer makes no task: its prompt is the next turn of the one that asked."""
         actor = header(delivery.headers, ACTOR)
         try:
-            decode(delivery.data, SubmitTask)
-            await self._check(worker, task)
+            await self._check(worker, decode(delivery.data, SubmitTask))
             changed = await self._crew.tasks.change(
                 task,
                 lambda r: moves.answered(
@@ -81,13 +81,14 @@ class Intake:
         if held is None or held.value.door_seq != seq:
             raise Refused(f"task {task} has no question that this could answer")
 
-    async def _check(self, worker: WorkerId, task: TaskId) -> None:
+    async def _check(self, worker: WorkerId, body: SubmitTask) -> None:
         held = await self._crew.workers.get(worker)
         if held is None:
             raise NotThere(f"there is no worker {worker!r}")
         if held.value.ended or held.value.desired == "stopped":
             why = f" ({held.value.reason})" if held.value.reason else ""
             raise Refused(f"worker {worker!r} is {held.value.state}{why}")
+        await check(self._crew.bus, worker, body.repository, held.value.spec.limits)
 
     async def _refuse(
         self, delivery: Delivery, worker: WorkerId, task: TaskId, reason: str, field: str | None

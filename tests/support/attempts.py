@@ -1,5 +1,6 @@
 """Attempts without a bus: a real agent process, and what it reports kept in lists."""
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from contracts.agent import Agent
 from contracts.asks import Assignment, Boot
+from contracts.errors import NotThere, Refused
 from contracts.ids import nonce
 from contracts.reports import Finished, Output
 from wrapper.attempt import Attempt
@@ -50,6 +52,30 @@ class Told:
 
 
 @dataclass
+class Parcels:
+    """What comes into the worker and goes out of it; stands in for the object store."""
+
+    laid_out: dict[str, bytes] = field(default_factory=dict)
+    handed_over: dict[str, bytes] = field(default_factory=dict)
+
+    async def fetch(self, name: str, file: Path, *, limit: int) -> None:
+        """Copy it."""
+        if name not in self.laid_out:
+            raise NotThere(f"nothing called {name!r} is laid out for this worker")
+        if len(self.laid_out[name]) > limit:
+            raise Refused(
+                f"{name} holds {len(self.laid_out[name]):,} bytes; {limit:,} are the most"
+            )
+        await asyncio.to_thread(file.write_bytes, self.laid_out[name])
+
+    async def hand_over(self, file: Path, name: str, *, task: str, attempt: int, run: str) -> str:
+        """Keep a copy."""
+        stored = f"ada/{task}/{name}"
+        self.handed_over[stored] = await asyncio.to_thread(file.read_bytes)
+        return stored
+
+
+@dataclass
 class Bench:
     """A worker's place, in which agents are really run."""
 
@@ -62,6 +88,7 @@ class Bench:
     told: Told = field(default_factory=Told)
     stop: Stop = field(default_factory=Stop)
     run: str = field(default_factory=nonce)
+    parcels: Parcels = field(default_factory=Parcels)
 
     @property
     def workspace(self) -> Path:
@@ -85,7 +112,7 @@ class Bench:
         return place
 
     async def attempt(
-        self, prompt: str, *, seconds: float = 600.0, agent_session: str | None = None
+        self, prompt: str, *, seconds: float = 600.0, agent_session: str | None = None, **more: Any
     ) -> Finished:
         """Run one attempt to its report."""
         self.told, self.stop, self.run = Told(), Stop(), nonce()
@@ -96,8 +123,9 @@ class Bench:
             prompt=prompt,
             timeout=seconds,
             agent_session=agent_session,
+            **more,
         )
         return await Attempt(
             self.place(), work, self.run, reports=self.told, stop=self.stop, family=Family(),
-            deadline=time.monotonic() + seconds,
+            deadline=time.monotonic() + seconds, parcels=self.parcels,
         ).run()  # fmt: skip

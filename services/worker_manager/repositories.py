@@ -1,0 +1,45 @@
+"""Repositories that workers are to begin with: what is said of them, held against the object store."""
+
+from msgspec.structs import replace
+
+from contracts.bus import Artifacts, Bus
+from contracts.errors import NotThere, Refused
+from contracts.ids import WorkerId
+from contracts.repository import RepositorySource
+from contracts.topology import OBJECTS
+from contracts.worker import CreateWorker, Limits
+
+CAPABILITY = "git"
+"""What a worker needs to have a repository checked out in it."""
+
+
+async def check(
+    bus: Bus, worker: WorkerId, source: RepositorySource | None, limits: Limits
+) -> None:
+    """See that the bundle is laid out for this worker, and within its bound.
+
+    Raises:
+        NotThere, Refused: it is not.
+    """
+    if source is None:
+        return
+    field = "$.repository.bundle"
+    stored = await Artifacts(bus).info(OBJECTS.handed_to(worker, source.bundle))
+    if stored is None:
+        raise NotThere(
+            f'nothing called "{source.bundle}" is laid out for worker {worker!r}', field=field
+        )
+    bound = limits.repository_mb << 20
+    if stored.size_bytes > bound:
+        raise Refused(
+            f"the repository is a bundle of {stored.size_bytes:,} bytes; worker {worker!r} takes "
+            f"{bound:,} (limits.repository_mb)",
+            field=field,
+        )
+
+
+def with_git(spec: CreateWorker) -> CreateWorker:
+    """The worker with the tools for its repository."""
+    if spec.repository is None or CAPABILITY in spec.capabilities:
+        return spec
+    return replace(spec, capabilities=[*spec.capabilities, CAPABILITY])

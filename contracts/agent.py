@@ -17,7 +17,7 @@ own `env`, or else of the agent's (never a secret). What else stands in braces i
 COMMON_CONFIG = (".mcp.json", ".agents", ".claude")
 """Names by which a repository configures agents, and which more than one of them reads."""
 
-OutputFormat = Literal["text", "claude", "codex", "opencode", "gemini", "droid"]
+OutputFormat = Literal["text", "jsonl", "claude", "codex", "opencode", "gemini", "droid"]
 
 
 class Install(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,8 +51,23 @@ class Session(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether a resumed conversation gets a new id (`--fork`)."""
 
 
+class JsonAnswer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the answer stands in a CLI's lines of JSON. Dots lead inward: `message.text`."""
+
+    text: Placeholder
+    """The text that counts is the last one found here. Empty: the output is plain text, not JSON."""
+    last: dict[Placeholder, Placeholder] = {}
+    """What the event holds that ends a turn, such as `type = "result"`; a turn without it has failed."""
+    session: Placeholder = ""
+    error: Placeholder = ""
+    """A text here, in the last event where `last` is given, says that the turn failed."""
+
+
 class ErrorPattern(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A regular expression over the error text or stderr, and the reason it stands for."""
+    """A regular expression over the error text or stderr, and the reason it stands for.
+
+    A group named `seconds`, `minutes` or `epoch` tells when the provider takes requests again.
+    """
 
     pattern: str
     reason: Literal[
@@ -75,6 +90,10 @@ class Agent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prompt_via: Literal["stdin", "file"] = "stdin"
     """`file`: the prompt is written to a file whose path is `{prompt_file}`."""
     output: OutputFormat = "text"
+    jsonl: JsonAnswer | None = None
+    """For the output `jsonl`."""
+    counts: Literal["turn", "conversation"] = "turn"
+    """What its token counts are of: from those of a conversation the turns before are taken off."""
     verdict: Literal["result-block", "exit-code"] = "result-block"
     """`result-block`: the last `<result>{…}</result>` of the final text; `exit-code`: 0 is success."""
     session: Session = Session()
@@ -82,6 +101,8 @@ class Agent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Set for every run: retry knobs lowered, updates and telemetry off. The worker's own `env` wins."""
     env_with: dict[str, dict[str, Placeholder]] = {}
     """Set in addition when the worker has a variable or secret of that name: what goes with a way to log in."""
+    required_env: dict[str, str] = {}
+    """Variables without which it cannot work, and what each is for."""
     key_env: list[str] = []
     """Names under which it takes a key; the first is what `--secret` suggests."""
     base_url_env: str | None = None
@@ -99,13 +120,15 @@ class Agent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cancel_grace: float = 5.0
     """Seconds between the signal and SIGKILL."""
     inactivity: float = 600.0
-    """Seconds without a line of output after which it counts as hung."""
+    """Seconds without output after which it counts as hung; retries against the provider are none."""
     root_env: dict[str, str] = {}
     """Set in addition when it runs as root."""
     repository_config: list[str] = []
     """Names of files and folders by which a repository configures it, wherever in the tree they are; set
     aside while it runs, unless the worker trusts the repository. `COMMON_CONFIG` goes without saying."""
     errors: list[ErrorPattern] = []
+    retries: str | None = None
+    """Regular expression for a line of stderr that tells of one more try at the provider."""
     session_lost: str | None = None
     """Regular expression over stderr that says the conversation to resume is unknown."""
     asks_for_result: bool = True

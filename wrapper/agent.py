@@ -6,7 +6,7 @@ import pwd
 import re
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from contracts.agent import Agent, Turn
@@ -77,12 +77,19 @@ class Values:
 def variables(
     agent: Agent, values: Values, *, own: Mapping[str, str], secrets: Collection[str]
 ) -> dict[str, str]:
-    """The variables that the agent's file sets, and over them the worker's `own`. `secrets` are names."""
-    made = {name: values.fill(value) for name, value in agent.env.items()}
+    """The variables that the agent's file sets, and over them the worker's `own`. `secrets` are names.
+
+    One may stand in the value of another that comes after it.
+    """
+    given = dict(agent.env)
     for name, more in agent.env_with.items():
         if own.get(name) or name in secrets:
-            made |= {key: values.fill(value) for key, value in more.items()}
-    return made | dict(own)
+            given |= more
+    made = dict(own)
+    for name, value in given.items():
+        if name not in made:
+            made[name] = replace(values, env=made).fill(value)
+    return made
 
 
 def environment(

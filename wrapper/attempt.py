@@ -17,11 +17,12 @@ from wrapper.claims import Claims
 from wrapper.ending import Ending, broke, cut_short, judged
 from wrapper.family import Family
 from wrapper.outlet import Outlet
-from wrapper.output import Noted, adapter_for
+from wrapper.output import Adapter, Noted, adapter_for
 from wrapper.output.reading import added
 from wrapper.process import NotStarted, StreamName
 from wrapper.session import Conversation, conversation, fresh, is_lost
 from wrapper.turn import Command, Ran, Stop, signal_of, take_turn
+from wrapper.usage import Totals
 from wrapper.verdict import EXPLANATION, VerdictProblem, clean, read_verdict, repair_prompt
 from wrapper.workspace import Carrying, Unfit, Workspace
 
@@ -171,7 +172,7 @@ class Attempt:
 
     def _failure(self, ran: Ran) -> Ending | None:
         agent = self._place.agent
-        events = adapter_for(agent).ends_with_event
+        events = self._adapter().ends_with_event
         return cut_short(ran, self._stop, agent.inactivity) or broke(
             ran, agent, ends_with_event=events
         )
@@ -228,15 +229,23 @@ class Attempt:
             cancel_grace=agent.cancel_grace,
             deadline=self._deadline,
             inactivity=agent.inactivity,
+            retries=agent.retries,
         )
         try:
             ran = await take_turn(
-                command, adapter_for(agent), self, family=self._family, stop=self._stop
+                command, self._adapter(), self, family=self._family, stop=self._stop
             )
         finally:
             _remove(file)
+        reading = ran.reading
+        if agent.counts == "conversation" and reading.usage and reading.session:
+            totals = Totals(Path(place.boot.home))
+            reading.usage = totals.turn(reading.session, reading.usage, resumed=resumes)
         self._ran.append(ran)
         return ran
+
+    def _adapter(self) -> Adapter:
+        return adapter_for(self._place.agent, self._place.values().fill)
 
     # -- what a turn tells ------------------------------------------------------------------------
 
@@ -273,6 +282,7 @@ class Attempt:
             state=ending.state,
             end=TaskEnd(
                 reason=ending.reason,
+                until=ending.until,
                 detail=secrets.redact(clean(detail)).strip(),
                 verdict=self._redacted_verdict(),
                 text=_end_of(secrets.redact(clean(text))),

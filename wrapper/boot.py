@@ -111,9 +111,14 @@ def prepare(place: Place) -> None:
     """Make the directories, write instructions and configuration.
 
     Raises:
-        ConfigurationInvalid: a file cannot be written.
+        ConfigurationInvalid: a file cannot be written, or a variable is missing; names it.
     """
     values, agent = place.values(), place.agent
+    for name, purpose in agent.required_env.items():
+        if not place.boot.env.get(name):
+            raise ConfigurationInvalid(
+                f"agent {agent.name} needs the variable {name} in the worker's env: {purpose}"
+            )
     try:
         place.workspace.mkdir(parents=True, exist_ok=True)
         Path(place.boot.home).mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from contracts.agent import Agent
 from contracts.events import Verdict
@@ -20,6 +21,8 @@ class Ending:
     state: EndState
     reason: str | None = None
     detail: str = ""
+    until: datetime | None = None
+    """When the provider takes requests again; None when it does not say."""
 
 
 def cut_short(ran: Ran, stop: Stop, inactivity: float) -> Ending | None:
@@ -38,28 +41,42 @@ def cut_short(ran: Ran, stop: Stop, inactivity: float) -> Ending | None:
 def broke(ran: Ran, agent: Agent, *, ends_with_event: bool) -> Ending | None:
     """The ending when the agent failed as a program; None when it has something to say."""
     if ran.reading.error is not None:
-        reason = classify(agent, ran.reading.error) or classify(agent, ran.stderr)
-        return Ending("failed", reason or "agent-error", shortened(ran.reading.error))
+        found = classify(agent, ran.reading.error) or classify(agent, ran.stderr)
+        reason, until = found or ("agent-error", None)
+        return Ending("failed", reason, shortened(ran.reading.error), until)
     if ran.cause == "exit" and (ran.signal or ran.exit_code != 0):
         if ran.oom and (ran.signal == "SIGKILL" or ran.exit_code == _SHELL_SIGKILL):
             return Ending("failed", "oom", "The agent was killed: the worker's memory is used up.")
-        reason = classify(agent, ran.stderr)
-        last = next(iter(ran.stderr.splitlines()[-1:]), "")
+        found = classify(agent, ran.stderr)
         if ran.signal:
-            how = f"The agent was ended by {ran.signal}."
-            return Ending("failed", reason or "killed", how)
-        how = f"The agent ended with exit code {ran.exit_code}."
-        return Ending("failed", reason or f"exit-{ran.exit_code}", shortened(f"{how} {last}"))
+            reason, until = found or ("killed", None)
+            return Ending("failed", reason, f"The agent was ended by {ran.signal}.", until)
+        reason, until = found or (f"exit-{ran.exit_code}", None)
+        last = next(iter(ran.stderr.splitlines()[-1:]), "")
+        how = shortened(f"The agent ended with exit code {ran.exit_code}. {last}")
+        return Ending("failed", reason, how, until)
     if ends_with_event and not ran.reading.final:
         return Ending("failed", "no-result", "The agent ended without a final answer.")
     return None
 
 
-def classify(agent: Agent, text: str) -> str | None:
-    """The reason that the agent's file gives for an error text."""
+def classify(agent: Agent, text: str) -> tuple[str, datetime | None] | None:
+    """The reason that the agent's file gives for an error text, and until when it holds where that is said."""
     for error in agent.errors:
-        if text and re.search(error.pattern, text):
-            return error.reason
+        if text and (match := re.search(error.pattern, text)):
+            return error.reason, _until({k: v for k, v in match.groupdict().items() if v})
+    return None
+
+
+def _until(said: dict[str, str]) -> datetime | None:
+    try:
+        if "epoch" in said:
+            return datetime.fromtimestamp(float(said["epoch"]), UTC)
+        if "seconds" in said or "minutes" in said:
+            wait = 60 * float(said.get("minutes", 0)) + float(said.get("seconds", 0))
+            return datetime.now(UTC) + timedelta(seconds=wait)
+    except (ValueError, OverflowError, OSError):  # a number beyond all time
+        return None
     return None
 
 

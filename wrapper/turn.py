@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Literal, Protocol
 from wrapper.family import Family
 from wrapper.memory import oom_kills
 from wrapper.output import Adapter, Noted, Reading
+from wrapper.output.lines import Lines
 from wrapper.process import AgentProcess, StreamName, started
 
 Cause = Literal["exit", "final", "deadline", "inactive", "stopped"]
@@ -68,7 +70,9 @@ class Command:
     deadline: float
     """`time.monotonic()` at which it has to be over."""
     inactivity: float
-    """Seconds without a byte of output after which it counts as hung."""
+    """Seconds without output after which it counts as hung; retries against the provider are none."""
+    retries: str | None = None
+    """Regular expression for a line of stderr that tells of such a retry."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +109,8 @@ class _Turn:
     stop: Stop
     began: float = field(default_factory=time.monotonic)
     heard_at: float = field(default_factory=time.monotonic)
+    wrote_at: float = field(default_factory=time.monotonic)
+    stderr_lines: Lines = field(default_factory=lambda: Lines(STDERR_KEPT))
     final_at: float | None = None
     deaf: bool = False
     stderr: bytearray = field(default_factory=bytearray)
@@ -123,7 +129,7 @@ class _Turn:
             run=command.run,
             stdin=command.stdin,
         ) as process:
-            self.began = self.heard_at = time.monotonic()
+            self.began = self.heard_at = self.wrote_at = time.monotonic()
             async with asyncio.TaskGroup() as group:
                 following = group.create_task(process.follow(self._take), name="follow")
                 watchers = [
@@ -142,7 +148,7 @@ class _Turn:
             cause=cause,
             exit_code=process.exit_code,
             signal=process.signal_name,
-            took=round(self.heard_at - self.began, 3),
+            took=round(self.wrote_at - self.began, 3),
             reading=self.adapter.reading,
             stderr=self._stderr_text(),
             oom=oom_kills() > killed_before,
@@ -190,14 +196,27 @@ class _Turn:
         await process.end(self.command.cancel_signal, grace)
 
     def _take(self, stream: StreamName, data: bytes) -> None:
-        self.heard_at = time.monotonic()
+        self.wrote_at = time.monotonic()
         self.listener.heard(stream, data)
         if stream == "stderr":
             self.stderr += data
             self.stderr_cut |= len(self.stderr) > STDERR_KEPT
             del self.stderr[:-STDERR_KEPT]
-        elif not self.deaf:
-            self._tell(self.adapter.feed(data))
+            notes = self._retries_in(data)
+        elif self.deaf:
+            return
+        else:
+            notes = self.adapter.feed(data)
+        # Some agents try for ever to reach a provider that is not there, and tell of each try.
+        if not notes or any(note.kind != "retry" for note in notes):
+            self.heard_at = self.wrote_at
+        self._tell(notes)
+
+    def _retries_in(self, data: bytes) -> list[Noted]:
+        if self.command.retries is None:
+            return []
+        lines = (line.decode(errors="replace") for line in self.stderr_lines.feed(data))
+        return [Noted("retry", line) for line in lines if re.search(self.command.retries, line)]
 
     def _tell(self, notes: list[Noted]) -> None:
         for note in notes:

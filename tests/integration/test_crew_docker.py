@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from contracts.results import Result
-from tests.support.anthropic import AnthropicEndpoint, Says, anthropic_endpoint, in_order, result
-from tests.support.claude import claude_cli
+from tests.support.clis import path_with
 from tests.support.containers import container_crew, gateway, start
 from tests.support.crew import RunningCrew, running_crew
 from tests.support.engine import need_engine
 from tests.support.images import worker_image
+from tests.support.models import Endpoint, Says, in_order, result, scripted_endpoint
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def test_nothing_of_a_deleted_worker_stays_on_the_engine(crew: RunningCrew
 KEY = "sk-ant-scripted-key"
 
 
-async def _two_turns(crew: RunningCrew, endpoint: AnthropicEndpoint) -> None:
+async def _two_turns(crew: RunningCrew, endpoint: Endpoint) -> None:
     await crew.submit("ada", "Remember the word BLUE42.", task="t-1")
     first = await crew.ended("t-1", within=180)
     await crew.submit("ada", "Which word?", task="t-2")
@@ -94,9 +94,9 @@ async def _with_key(crew: RunningCrew, endpoint_url: str) -> dict[str, Any]:
 
 async def test_claude_goes_on_with_its_conversation_as_a_plain_process(tmp_path: Path) -> None:
     """R20, R21."""
-    path = f"{claude_cli()}:/usr/local/bin:/usr/bin:/bin"
+    path = path_with("claude")
     async with (
-        anthropic_endpoint(in_order(_script())) as endpoint,
+        scripted_endpoint(in_order(_script())) as endpoint,
         running_crew(tmp_path, JETCREW_HOST_PATH=path) as crew,
     ):
         spec = await _with_key(crew, endpoint.url)
@@ -109,7 +109,7 @@ async def test_claude_goes_on_with_its_conversation_in_a_hardened_container(
 ) -> None:
     """R18, R20, R21."""
     await worker_image("claude")
-    async with anthropic_endpoint(in_order(_script()), host=gateway()) as endpoint:
+    async with scripted_endpoint(in_order(_script()), host=gateway()) as endpoint:
         spec = await _with_key(crew, endpoint.url)
         record = await start(crew, "claude", **spec)
         await _two_turns(crew, endpoint)

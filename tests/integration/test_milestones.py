@@ -13,12 +13,12 @@ import pytest
 from services.kit.catalog import Catalog
 from services.worker_manager.images.build import Images
 from services.worker_manager.runtimes.engine import Engine
-from tests.support.anthropic import Says, Uses, anthropic_endpoint, in_order, result
 from tests.support.cli import Cli
 from tests.support.containers import container_crew, gateway, inside, start
 from tests.support.crew import RunningCrew
 from tests.support.engine import need_engine
 from tests.support.images import worker_image
+from tests.support.models import Says, Uses, in_order, result, scripted_endpoint
 from tests.support.waiting import eventually
 
 KEY = "sk-ant-scripted-key"
@@ -41,7 +41,7 @@ async def test_create_claude_worker_with_git_capability(crew: RunningCrew) -> No
     await worker_image("claude", "git")
     work = "git init -q . && echo one > f && git add f && git -c user.name=a -c user.email=a@b commit -qm one && git rev-list --count HEAD"
     script = in_order(Uses("Bash", {"command": work}), Says(f"Done.\n{result()}"))
-    async with anthropic_endpoint(script, host=gateway()) as endpoint:
+    async with scripted_endpoint(script, host=gateway()) as endpoint:
         record = await start(
             crew, "claude", capabilities=["git"], instructions=INSTRUCTIONS,
             secrets=await with_key(crew), env={"ANTHROPIC_BASE_URL": endpoint.url},
@@ -60,7 +60,7 @@ async def test_create_claude_worker_with_git_capability(crew: RunningCrew) -> No
 
 async def test_create_factory_worker_with_curl_capability(crew: RunningCrew) -> None:
     await worker_image("factory", "curl")
-    async with anthropic_endpoint(in_order(Says(result())), host=gateway()) as endpoint:
+    async with scripted_endpoint(in_order(Says(result())), host=gateway()) as endpoint:
         fetch = f"curl -s -o page -w 'code %{{http_code}}' {endpoint.url}/page; jq -c . page"
         calls = Uses("Execute", {"summary": "fetch it", "command": fetch})
         endpoint.script = in_order(calls, Says(f"Done.\n{result()}"))
@@ -102,7 +102,7 @@ async def test_worker_executes_task_with_mocked_claude(crew: RunningCrew) -> Non
     """The model is scripted; the CLI is the vendor's own."""
     await worker_image("claude")
     answer = Says(f"It is 4.\n{result(summary='added', answer=4)}")
-    async with anthropic_endpoint(in_order(answer), host=gateway()) as endpoint:
+    async with scripted_endpoint(in_order(answer), host=gateway()) as endpoint:
         await start(
             crew, "claude", secrets=await with_key(crew), env={"ANTHROPIC_BASE_URL": endpoint.url}
         )

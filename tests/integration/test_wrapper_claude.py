@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from contracts.events import Verdict
-from tests.support.anthropic import (
-    AnthropicEndpoint,
+from tests.support.attempts import Bench
+from tests.support.clis import agent_file, path_with
+from tests.support.models import (
+    Endpoint,
     Fails,
     Says,
     Uses,
-    anthropic_endpoint,
     in_order,
     result,
+    scripted_endpoint,
 )
-from tests.support.attempts import Bench
-from tests.support.claude import AGENT_FILE, claude_cli
 from tests.support.waiting import eventually
 from tests.support.worker import marked
 from wrapper.agent import load_agent
@@ -26,25 +26,24 @@ KEY = "sk-ant-scripted-key"
 
 
 @pytest.fixture
-async def endpoint() -> AsyncIterator[AnthropicEndpoint]:
-    async with anthropic_endpoint(
+async def endpoint() -> AsyncIterator[Endpoint]:
+    async with scripted_endpoint(
         in_order(Says(f"Done.\n{result(summary='as asked')}"))
     ) as endpoint:
         yield endpoint
 
 
 @pytest.fixture
-def claude(tmp_path: Path, endpoint: AnthropicEndpoint) -> Bench:
-    bin_dir = claude_cli()
+def claude(tmp_path: Path, endpoint: Endpoint) -> Bench:
     return Bench(
-        tmp_path, load_agent(AGENT_FILE), path=f"{bin_dir}:/usr/bin:/bin",
+        tmp_path, load_agent(agent_file("claude")), path=path_with("claude"),
         env={"ANTHROPIC_BASE_URL": endpoint.url, "CLAUDE_CODE_MAX_RETRIES": "1"},
         secrets={"ANTHROPIC_API_KEY": KEY}, boot={"instructions": "Always answer in haiku."},
     )  # fmt: skip
 
 
 async def test_a_first_turn_and_a_second_that_remembers_it(
-    claude: Bench, endpoint: AnthropicEndpoint
+    claude: Bench, endpoint: Endpoint
 ) -> None:
     first = await claude.attempt("Remember the word BLUE42.")
     [(session, fresh)] = claude.told.sessions
@@ -66,7 +65,7 @@ async def test_a_first_turn_and_a_second_that_remembers_it(
     assert KEY not in claude.told.stdout
 
 
-async def test_a_tool_is_called_and_told_of(claude: Bench, endpoint: AnthropicEndpoint) -> None:
+async def test_a_tool_is_called_and_told_of(claude: Bench, endpoint: Endpoint) -> None:
     endpoint.script = in_order(Uses("Bash", {"command": "echo made > file"}), Says(result()))
 
     done = await claude.attempt("make a file")
@@ -86,7 +85,7 @@ async def test_a_tool_is_called_and_told_of(claude: Bench, endpoint: AnthropicEn
     ],
 )
 async def test_an_error_of_the_provider_is_named(
-    claude: Bench, endpoint: AnthropicEndpoint, step: Fails, reason: str
+    claude: Bench, endpoint: Endpoint, step: Fails, reason: str
 ) -> None:
     endpoint.script = in_order(step)
 
@@ -97,7 +96,7 @@ async def test_an_error_of_the_provider_is_named(
 
 
 async def test_a_cancel_in_a_tool_leaves_no_process_and_a_conversation_that_goes_on(
-    claude: Bench, endpoint: AnthropicEndpoint
+    claude: Bench, endpoint: Endpoint
 ) -> None:
     endpoint.script = in_order(
         Uses("Bash", {"command": "touch begun; sleep 48; echo over"}), Says(result())
@@ -127,7 +126,7 @@ async def test_an_unknown_conversation_begins_anew(claude: Bench) -> None:
 
 
 async def test_an_answer_without_a_result_is_repaired_in_the_same_conversation(
-    claude: Bench, endpoint: AnthropicEndpoint
+    claude: Bench, endpoint: Endpoint
 ) -> None:
     endpoint.script = in_order(Says("All done, I think."), Says(result(summary="repaired")))
 

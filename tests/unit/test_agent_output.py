@@ -5,12 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from contracts.agent import Agent, Turn
-from contracts.errors import ConfigurationInvalid
 from contracts.events import Usage, Verdict
-from wrapper.output import Adapter, Noted, adapter_for
+from wrapper.output import Adapter, Noted
 from wrapper.output.claude import ClaudeOutput
-from wrapper.output.droid import DroidOutput
 from wrapper.output.lines import Lines
 from wrapper.output.text import KEPT, TextOutput
 from wrapper.verdict import read_verdict
@@ -78,35 +75,6 @@ def test_a_turn_of_qwen_is_read_by_the_same_adapter_and_has_no_price() -> None:
     assert adapter.reading.usage is not None
     assert adapter.reading.usage.cost_usd is None
     assert adapter.reading.usage.cache_write_tokens is None
-
-
-def test_a_turn_of_droid_with_a_tool_passes_over_the_prompt_that_it_repeats() -> None:
-    adapter = DroidOutput()
-
-    notes = read(adapter, capture("droid/stream_json.jsonl"))
-
-    reading = adapter.reading
-    assert reading.session == "ac6c85cb-5741-487f-9595-a205f967ad07"
-    assert (reading.final, reading.error) == (True, None)
-    assert (reading.tools, reading.tools_failed) == (1, 0)
-    assert reading.usage == Usage(
-        input_tokens=17098, output_tokens=64, cache_read_tokens=0, cache_write_tokens=0,
-        turns=2, model="custom:mock-claude",
-    )  # fmt: skip
-    assert [note.kind for note in notes] == ["text", "tool", "tool-done", "text"]
-    assert notes[2].text.startswith("ok: hi\nroot")
-    assert isinstance(read_verdict(reading.text), Verdict)
-
-
-def test_the_reason_of_droids_failure_is_the_error_before_its_last() -> None:
-    adapter = DroidOutput()
-
-    read(adapter, capture("droid/stream_err400.jsonl"))
-
-    assert adapter.reading.final
-    assert adapter.reading.error is not None
-    assert "mock error 400" in adapter.reading.error
-    assert adapter.reading.usage is None
 
 
 def test_retries_are_told_and_a_stream_that_stops_there_is_not_final() -> None:
@@ -249,10 +217,3 @@ def test_text_is_kept_from_its_end_and_broken_characters_are_replaced() -> None:
     assert adapter.reading.text.endswith("the end �")
     assert notes[0].text.startswith("the end")
     assert not adapter.reading.final
-
-
-def test_a_format_that_this_version_does_not_read_is_named() -> None:
-    agent = Agent(name="codex", version="1", first=Turn(argv=[["codex"]]), output="codex")
-
-    with pytest.raises(ConfigurationInvalid, match=r'"codex" is not read.*known: text, claude'):
-        adapter_for(agent)

@@ -29,7 +29,7 @@ def test_every_agent_shipped_is_complete(name: str) -> None:
     agent = agent_of(name)
 
     assert agent.name == name
-    assert agent.output in ADAPTERS
+    assert agent.output in ADAPTERS or agent.jsonl is not None
     assert all(re.fullmatch(r"@?[^@]+@\d[\w.]*", package) for package in agent.install.npm)
     for error in agent.errors:
         re.compile(error.pattern)
@@ -135,7 +135,9 @@ def test_root_gets_more_variables_and_nobody_can_take_the_marker_away() -> None:
     ],
 )
 def test_errors_of_claude_are_classified(text: str, reason: str | None) -> None:
-    assert classify(agent_of("claude"), text) == reason
+    found = classify(agent_of("claude"), text)
+
+    assert (found and found[0]) == reason
 
 
 @pytest.mark.parametrize(

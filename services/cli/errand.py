@@ -5,9 +5,10 @@ import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 
+from contracts.budget import Budget
 from contracts.bus import Bus, Stored
 from contracts.codec import decode
 from contracts.errors import BusClosed, JetcrewError, NotThere, Refused
@@ -58,6 +59,7 @@ class Order:
     """The worker to be made; None: it exists."""
     secrets: Mapping[str, str]
     keep: bool
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +235,7 @@ class Errand:
         self._submitted = True
         await self._bus.publish(
             self._bus.subjects.task(order.worker),
-            SubmitTask(prompt=order.prompt, timeout=order.timeout),
+            SubmitTask(prompt=order.prompt, timeout=order.timeout, budget=order.budget),
             id=order.task,
         )
 

@@ -207,3 +207,28 @@ def bounding(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def budgeting(command: F) -> F:
+    """What may be used of a model."""
+    for option in reversed(
+        (
+            click.option(
+                "--budget-usd",
+                type=float,
+                metavar="USD",
+                help="What it may cost, as the agent reckons.",
+            ),
+            click.option(
+                "--budget-tokens",
+                type=int,
+                metavar="N",
+                help="Tokens it may use, cache reads not counted.",
+            ),
+            click.option(
+                "--budget-turns", type=int, metavar="N", help="Answers of the model it may take."
+            ),
+        )
+    ):
+        command = option(command)
+    return command

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from contracts.budget import Budget
 from contracts.codec import convert, encode
 from contracts.errors import TooLarge
 from contracts.ids import TaskId, WorkerId, nonce
@@ -29,6 +30,8 @@ from services.kit.state import StateDirectory
 DEFAULT_AGENT = "claude"
 _LIMITS = {"memory_mb": "memory", "cpus": "cpus", "pids": "pids"}
 """Fields of a worker's limits, and the options that give them."""
+_BUDGET = {"usd": "budget_usd", "tokens": "budget_tokens", "turns": "budget_turns"}
+"""Fields of a budget, and the options that give them."""
 _WAITS = {name: name for name in ("queue_timeout", "idle_pause", "idle_expiry")}
 
 
@@ -51,6 +54,9 @@ class Request:
     queue_timeout: float | None = None
     idle_pause: float | None = None
     idle_expiry: float | None = None
+    budget_usd: float | None = None
+    budget_tokens: int | None = None
+    budget_turns: int | None = None
     name: str | None = None
     keep: bool = False
     worker: str | None = None
@@ -119,6 +125,7 @@ def order_of(request: Request, environment: Environment) -> Order:
     return Order(
         prompt=request.prompt, timeout=request.timeout, task=task, secrets=secrets,
         worker=WorkerId(spec.name if spec else request.worker or ""), spec=spec, keep=request.keep,
+        budget=budget_of(request),
     )  # fmt: skip
 
 
@@ -142,6 +149,15 @@ def spec_of(request: Any, name: str, **more: Any) -> CreateWorker:
         **more,
     }
     return convert(given, CreateWorker)
+
+
+def budget_of(request: Any) -> Budget:
+    """The budget that options describe.
+
+    Raises:
+        InvalidMessage: a bound is not above zero.
+    """
+    return convert(_given(request, _BUDGET), Budget, field="$.budget")
 
 
 def _given(request: Any, names: Mapping[str, str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from contracts.events import (
     NodeCleaned,
     NodeEvent,
     NodeKeptUnknown,
+    TaskAnswered,
     TaskCancelling,
     TaskEnd,
     TaskProgressed,
@@ -20,6 +21,7 @@ from contracts.events import (
     TaskRefused,
     TaskSessionSeen,
     WorkerBusy,
+    WorkerInspected,
     WorkerRequested,
 )
 from services.cli.text import duration, one_line, verdict_line
@@ -52,6 +54,10 @@ def told(event: Event) -> str:
             return f"agent {event.agent}"
         case WorkerBusy():
             return f"task {event.task}"
+        case WorkerInspected():
+            return f"{event.program}, by {event.actor or 'somebody'}"
+        case TaskAnswered():
+            return f"by {event.actor}" if event.actor else ""
         case TaskQueued(after=TaskEnd() as before):
             return f"attempt {event.attempt}, after {verdict_line('failed', before)}"
         case TaskRefused():

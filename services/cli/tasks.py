@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -11,13 +12,13 @@ from contracts.bus import Bus, Stored
 from contracts.codec import convert
 from contracts.errors import NotThere, Refused
 from contracts.ids import TaskId, WorkerId, is_token, nonce
-from contracts.task import CancelTask, SubmitTask, TaskRecord
+from contracts.task import AnswerTask, CancelTask, SubmitTask, TaskRecord
 from contracts.topology import TASK
 from services.cli import story
 from services.cli.failures import SUCCESS, UNSUCCESSFUL, CrewFailed, Usage
 from services.cli.follow import follow, last_sequence
 from services.cli.link import call, status_of
-from services.cli.running import shown
+from services.cli.running import budget_of, shown
 from services.cli.screen import Screen
 from services.cli.session import Session, print_json
 from services.cli.signals import heeded
@@ -48,6 +49,7 @@ async def submit_task(session: Session, options: dict[str, Any]) -> int:
         {
             "prompt": options["prompt"], "timeout": options["timeout"], "session": options["session"],
             "max_attempts": options["max_attempts"], "context": dict(options["values"]),
+            "budget": msgspec.to_builtins(budget_of(SimpleNamespace(**options))),
         },
         SubmitTask,
     )  # fmt: skip
@@ -164,6 +166,11 @@ async def wait_task(session: Session, options: dict[str, Any]) -> int:
         CrewFailed: it did not come within `--timeout`.
     """
     record = await record_of(session, options["task_id"])
+    await _awaited(session, record, options["timeout"])
+    return await _conclude(session, record.id, as_json=options["as_json"])
+
+
+async def _awaited(session: Session, record: TaskRecord, timeout: float | None) -> None:
     watch = Watch(Screen(document=True), record.worker, record.id)
     subject = session.bus.subjects.events_of_task(record.worker, record.id)
     finished = asyncio.Event()
@@ -173,13 +180,48 @@ async def wait_task(session: Session, options: dict[str, Any]) -> int:
                 follow(session.bus, "JC_EVT", subject, watch.take, after=0, finished=finished)
             )
             try:
-                async with asyncio.timeout(options["timeout"]):
+                async with asyncio.timeout(timeout):
                     await _until_over(session.bus, watch)
             except TimeoutError:
                 raise CrewFailed(f"task {record.id} has not ended yet") from None
             finally:
                 finished.set()
-    return await _conclude(session, record.id, as_json=options["as_json"])
+
+
+async def answer_task(session: Session, options: dict[str, Any]) -> int:
+    """Give the answer, and with `--wait` wait for what comes of it.
+
+    Raises:
+        NotThere, Refused: there is no such task, or it waits for nothing.
+    """
+    message = convert({"task": options["task_id"], "text": options["text"]}, AnswerTask)
+    before = await record_of(session, message.task)
+    result = await call(session.bus, "task", "answer", message)
+    if options["wait"]:
+        await _awaited(session, await _taken_up(session, before), None)
+        return await _conclude(session, before.id, as_json=options["as_json"])
+    if options["as_json"]:
+        print_json(result)
+    else:
+        click.echo(f"task {options['task_id']}: {clean(result.detail)}")
+    return SUCCESS
+
+
+async def _taken_up(session: Session, before: TaskRecord) -> TaskRecord:
+    """The record once its answer has come through the door.
+
+    Raises:
+        CrewFailed: it does not.
+    """
+    try:
+        async with asyncio.timeout(TAKEN_PATIENCE):
+            now = before
+            while now.attempt == before.attempt:  # another process sets no event of ours
+                await asyncio.sleep(0.05)
+                now = await record_of(session, before.id)
+            return now
+    except TimeoutError:
+        raise CrewFailed(f"the answer to task {before.id} is stored, and nobody took it") from None
 
 
 async def cancel_task(session: Session, options: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contracts.bus import Stored
 from contracts.events import Event as AnyEvent
 from contracts.events import (
+    TaskAnswered,
     TaskCancelled,
     TaskEnd,
     TaskFailed,
@@ -20,6 +21,7 @@ from contracts.events import (
     TaskSucceeded,
     TaskTimedOut,
     WorkerFailed,
+    WorkerInspected,
     WorkerState,
 )
 from contracts.ids import TaskId, WorkerId
@@ -89,6 +91,8 @@ class Watch:
 
     def _heed(self, event: AnyEvent) -> None:
         kind = story.kind(event)
+        if isinstance(event, WorkerInspected):
+            return  # no state of it
         if kind.startswith("worker."):
             self._of_worker(event, kind.partition(".")[2])
         elif getattr(event, "task", None) == self.task:
@@ -119,6 +123,9 @@ class Watch:
                 if event.attempt > 1:
                     self._screen.phase(f"task {self.task}: {story.told(event)}")
                 self._screen.doing(f"task {self.task} waits for {self.worker}")
+            case TaskAnswered():
+                self.task_state, self.end = "queued", None
+                self._screen.phase(f"task {self.task} was answered")
             case TaskRefused():
                 self.refused = event
             case TaskStarted():

@@ -28,7 +28,7 @@ from contracts.worker import (
 from services.cli.failures import CrewFailed, Usage, WorkerFailedToStart
 from services.cli.follow import follow, last_sequence
 from services.cli.link import call, status_of
-from services.cli.running import secret_value, shown, spec_of
+from services.cli.running import budget_of, secret_value, shown, spec_of
 from services.cli.screen import Screen
 from services.cli.session import Session, print_json
 from services.cli.settings import Environment
@@ -59,6 +59,7 @@ async def create_worker(session: Session, options: dict[str, Any]) -> None:
         SimpleNamespace(**options), options["name"], labels=dict(options["labels"]),
         allowed_commands=list(options["allowed_commands"]),
         lifetime=options["lifetime"] or "persistent",
+        budget=budget_of(SimpleNamespace(**options)),
     )  # fmt: skip
     values = {name: secret_value(session.environment, name) for name in spec.secrets}
     watch = Watch(Screen(document=True), WorkerId(spec.name), TaskId("none"))

@@ -8,7 +8,7 @@ from typing import IO, Any
 import click
 
 from services.cli.app import flags
-from services.cli.options import Duration, as_json, bounding, connecting, making
+from services.cli.options import Duration, as_json, bounding, budgeting, connecting, making
 
 FOR_MAKING = (
     "agent",
@@ -34,6 +34,7 @@ FOR_MAKING = (
 @click.argument("prompt")
 @making
 @bounding
+@budgeting
 @click.option(
     "--timeout", type=Duration(), default="30m", show_default=True, metavar="TIME",
     help="Time the task may take: 90, 30m, 2h.",

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from services.cli.commands.run import read_prompt
-from services.cli.options import Assignment, Duration, as_json, connecting
+from services.cli.options import Assignment, Duration, as_json, budgeting, connecting
 
 STATES = ["queued", "running", "succeeded", "failed", "cancelled", "timed-out", "input-required"]
 
@@ -39,6 +39,7 @@ def task() -> None:
     metavar="NAME",
     help="continue the conversation, start a new one, or go on with one by name.",
 )
+@budgeting
 @click.option("--max-attempts", type=click.IntRange(1, 10), default=1, show_default=True)
 @click.option(
     "--context-value",
@@ -128,6 +129,29 @@ def wait(ctx: click.Context, /, **options: Any) -> int:
     from services.cli.tasks import wait_task
 
     return converse(ctx, options, lambda session: wait_task(session, options))
+
+
+@task.command()
+@click.argument("task_id", metavar="ID")
+@click.argument("text")
+@click.option("--wait", is_flag=True, help="Wait for the end; exit 1 when it did not succeed.")
+@as_json
+@connecting
+@click.pass_context
+def answer(ctx: click.Context, /, **options: Any) -> int:
+    """Answer the task ID, which waits for input, with TEXT (- reads it from stdin).
+
+    The task goes on in the same conversation.
+
+    \b
+        jetcrew task answer t1 "The second one."
+        jetcrew task answer t1 - --wait < answer.md
+    """
+    from services.cli.session import converse
+    from services.cli.tasks import answer_task
+
+    options["text"] = read_prompt(options["text"])
+    return converse(ctx, options, lambda session: answer_task(session, options))
 
 
 @task.command()

@@ -5,7 +5,15 @@ from typing import Any
 import click
 
 from services.cli.commands.run import read_making
-from services.cli.options import Assignment, Duration, as_json, bounding, connecting, making
+from services.cli.options import (
+    Assignment,
+    Duration,
+    as_json,
+    bounding,
+    budgeting,
+    connecting,
+    making,
+)
 
 
 @click.group()
@@ -24,6 +32,7 @@ def worker() -> None:
 @click.argument("name")
 @making
 @bounding
+@budgeting
 @click.option(
     "--allow",
     "allowed_commands",

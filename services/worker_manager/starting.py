@@ -40,8 +40,10 @@ async def prepare(around: Surroundings, record: WorkerRecord, runtime: Runtime) 
         await around.open_bus(record)
 
     async def queue() -> None:
-        await crew.bus.purge("JC_RUN", crew.bus.subjects.run(name))
         await apply_consumer(crew.bus, crew.bus.topology.run_consumer(name))
+
+    async def emptied() -> None:
+        await crew.bus.purge("JC_RUN", crew.bus.subjects.run(name))
 
     async def credential() -> None:
         nonlocal issued
@@ -54,7 +56,7 @@ async def prepare(around: Surroundings, record: WorkerRecord, runtime: Runtime) 
         if changed is not None:
             issued = Issued(creds=creds, ctl=ctl)
 
-    await together(way(), queue(), credential())
+    await together(way(), queue(), emptied(), credential())
     return issued
 
 

@@ -195,15 +195,17 @@ class DockerRuntime:
         )
 
     async def _start(self, spec: UnitSpec) -> Unit:
-        container = await self._find(spec.worker)
-        if container is not None and not _is(container, spec):
-            await self._maker.remove(container["Id"])
-            container = None
-        if container is None:
-            identity = await self._begun(spec)
-        else:
-            identity = container["Id"]
-            await self._delivered(identity, spec)
+        identity = await self._adopted(spec)
+        if identity is None:
+            container = await self._find(spec.worker)
+            if container is not None and not _is(container, spec):
+                await self._maker.remove(container["Id"])
+                container = None
+            if container is None:
+                identity = await self._begun(spec)
+            else:
+                identity = str(container["Id"])
+                await self._delivered(identity, spec)
         unit = await self._look(identity)
         if unit is None:
             raise EngineRefused(
@@ -211,17 +213,19 @@ class DockerRuntime:
             )
         return unit
 
+    async def _adopted(self, spec: UnitSpec) -> str | None:
+        """The warm container that was reserved for the worker, its own now; None when there is none to be had."""
+        if (warm := self.warm.reserved(spec.worker)) is None:
+            return None
+        try:
+            return await self.warm.adopt(warm, spec.worker, spec.files)
+        except EngineRefused as error:
+            log.info("warm.not_adopted", worker=spec.worker, reason=str(error))
+            return None
+
     async def _begun(self, spec: UnitSpec) -> str:
-        """A container for it that had none: a warm one where one is reserved, else a new one."""
+        """A container for it that had none."""
         place = await self._maker.place_of(spec.worker)
-        if (warm := self.warm.reserved(spec.worker)) is not None:
-            if place is None and warm.fit and spec.files:
-                try:
-                    return await self.warm.adopt(warm, spec.worker, spec.files)
-                except EngineRefused as error:
-                    log.warning("warm.refused", worker=spec.worker, error=str(error))
-            else:
-                await self.warm.discard(warm)
         wanted = self._wanted(spec, place or spec.worker)
         if wanted.directory is None or not spec.files:
             identity = await self._maker.make(wanted)

@@ -46,6 +46,8 @@ class Warm:
     handover: Handover
     since: float = field(default_factory=time.monotonic)
     thawing: "asyncio.Task[None] | None" = None
+    place_before: "asyncio.Task[str | None] | None" = None
+    """Whose volumes the worker has that it is reserved for."""
 
     @property
     def fit(self) -> bool:
@@ -107,7 +109,9 @@ class WarmContainers:
             shutil.rmtree(theirs)
         (self._workers / DIRECTORY / warm.place).rename(theirs)
         warm.since = time.monotonic()
-        warm.thawing = asyncio.get_running_loop().create_task(self._thaw(warm))
+        loop = asyncio.get_running_loop()
+        warm.thawing = loop.create_task(self._thaw(warm))
+        warm.place_before = loop.create_task(self._maker.place_of(worker))
         self._reserved[worker] = warm
 
     def reserved(self, worker: str) -> Warm | None:
@@ -121,27 +125,33 @@ class WarmContainers:
             EngineRefused: it is not to be had; it is gone now.
             EngineUnavailable
         """
-        naming = asyncio.get_running_loop().create_task(self._name(warm, worker))
         try:
-            warm.handover.give(files)
-            async with asyncio.timeout(TAKEN_WITHIN):
-                taken = await warm.handover.taken
-            await naming
-        except (TimeoutError, NotFound, EngineRefused) as error:
-            naming.cancel()
+            await self._adopt(warm, worker, files)
+        except (NotFound, EngineRefused) as error:
             await self.discard(warm, worker)
-            raise EngineRefused(f"it could not be thawed and named: {error}") from error
-        finally:
+            raise EngineRefused(f"a warm container cannot be adopted: {error}") from error
+        finally:  # by its name it is the worker's now, or the next sweep's
             self._places.discard(warm.place)
             warm.handover.close()
-        if not taken:
-            await self.discard(warm, worker)
-            raise EngineRefused("its wrapper went away")
         log.info("warm.adopted", worker=worker, unit=warm.container[:12], place=warm.place)
         return warm.container
 
+    async def _adopt(self, warm: Warm, worker: str, files: Mapping[str, bytes]) -> None:
+        assert warm.place_before is not None
+        if await warm.place_before is not None:
+            raise EngineRefused("the worker has a workspace already")
+        naming = asyncio.get_running_loop().create_task(self._name(warm, worker))
+        warm.handover.give(files)
+        done, _ = await asyncio.wait({warm.handover.taken}, timeout=TAKEN_WITHIN)
+        await naming
+        if not done or not warm.handover.taken.result():
+            raise EngineRefused("its wrapper does not answer")
+
     async def discard(self, warm: Warm, worker: str | None = None) -> None:
         """Remove one that is not wanted, or not fit; `worker` was about to have it."""
+        for task in filter(None, (warm.thawing, warm.place_before)):
+            await asyncio.wait({task})
+            task.exception()  # it does not matter any more
         await self._unmake(warm.place, warm.handover, warm.container, worker)
         log.info("warm.discarded", place=warm.place)
 
@@ -204,7 +214,8 @@ class WarmContainers:
         shutil.rmtree(self._workers / DIRECTORY / place, ignore_errors=True)
         try:
             await self._maker.remove(container or self._names.container(place))
-            await self._maker.remove_volumes(place, worker=worker)
+            theirs = worker is not None and await self._maker.place_of(worker) == place
+            await self._maker.remove_volumes(place, worker=worker if theirs else None)
         except (EngineUnavailable, EngineRefused) as error:  # the next sweep finds it
             log.info("warm.left_behind", place=place, error=str(error))
 

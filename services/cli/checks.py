@@ -21,6 +21,7 @@ from services.cli.link import linked, quiet
 from services.cli.settings import Environment
 from services.cli.target import OPERATOR, Target, find_target
 from services.kit.crew import Crew, running_crew
+from services.kit.disk import shortage
 from services.kit.identity.claims import jwt_of_creds, read
 from services.kit.identity.store import ROLES, load_identity
 from services.kit.state import StateDirectory
@@ -30,7 +31,6 @@ NOTE: Literal["note"] = "note"
 WRONG: Literal["wrong"] = "wrong"
 
 LITTLE_DISK = 5 * GIB
-NO_DISK = GIB
 
 
 async def examine(options: dict[str, Any]) -> list[Finding]:
@@ -39,9 +39,9 @@ async def examine(options: dict[str, Any]) -> list[Finding]:
     environment = Environment.read()
     state = StateDirectory(environment.state_dir)
     findings = [*_state_directory(state), *_identity(state, Topology(environment.prefix))]
-    findings += [*_server_binary(), *_disk(state)]
+    findings += [*_server_binary(), *_disk(state, environment.disk_reserve)]
     findings += [finding async for finding in _crew(environment, state, options)]
-    return [*findings, await asyncio.to_thread(_engine)]
+    return [*findings, *await asyncio.to_thread(lambda: [*_engine(environment.disk_reserve)])]
 
 
 def _state_directory(state: StateDirectory) -> Iterator[Finding]:
@@ -160,12 +160,12 @@ def _server_binary() -> Iterator[Finding]:
     yield Finding(check, OK, said.stdout.strip() or found)
 
 
-def _disk(state: StateDirectory) -> Iterator[Finding]:
+def _disk(state: StateDirectory, reserve: float) -> Iterator[Finding]:
     at = next((p for p in (state.root, *state.root.parents) if p.is_dir()), Path("/"))
     free = shutil.disk_usage(at).free
     told = f"{free / GIB:.1f} GiB free at {at}"
-    if free < NO_DISK:
-        yield Finding("disk", WRONG, told, "make room, or set JETCREW_STATE_DIR to another disk")
+    if (why := shortage(at, reserve)) is not None:
+        yield _no_room(why)
     elif free < LITTLE_DISK:
         yield Finding(
             "disk", NOTE, told, "streams, images and workspaces need more in the long run"
@@ -251,8 +251,17 @@ def _api(crew: Crew) -> Finding:
     )
 
 
-def _engine() -> Finding:
-    """Whether a container engine answers; blocks."""
+def _no_room(why: str) -> Finding:
+    return Finding(
+        "disk",
+        WRONG,
+        f"{why}: no worker is made here",
+        "make room (jetcrew image gc --all-unused), or set JETCREW_STATE_DIR to another disk",
+    )
+
+
+def _engine(reserve: float) -> Iterator[Finding]:
+    """Whether a container engine answers and has room on its disk, if that is one of this host; blocks."""
     import docker
     from docker.errors import DockerException
 
@@ -263,14 +272,18 @@ def _engine() -> Finding:
     try:
         client = docker.from_env(timeout=10)
         try:
-            version = client.version()
+            told = client.info()
         finally:
             client.close()
     except DockerException as error:
-        return Finding(check, NOTE, f"no engine answers ({str(error)[:120]})", do)
+        yield Finding(check, NOTE, f"no engine answers ({str(error)[:120]})", do)
+        return
     except (OSError, ValueError) as error:
-        return Finding(check, NOTE, f"no engine answers ({error})", do)
-    return Finding(check, OK, f"engine {version.get('Version', '?')}")
+        yield Finding(check, NOTE, f"no engine answers ({error})", do)
+        return
+    yield Finding(check, OK, f"engine {told.get('ServerVersion', '?')}")
+    if (why := shortage(Path(told.get("DockerRootDir") or "/"), reserve)) is not None:
+        yield _no_room(why)
 
 
 def _me() -> int:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.kit.disk import RESERVE
+
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
@@ -58,6 +60,14 @@ class Environment:
         """`JETCREW_REPLICAS`: copies of each stream."""
         value = self.variables.get("JETCREW_REPLICAS", "")
         return int(value) if value.isdigit() else 1
+
+    @property
+    def disk_reserve(self) -> float:
+        """`JETCREW_DISK_RESERVE`: what has to be free on a disk before a worker is made."""
+        try:
+            return float(self.variables.get("JETCREW_DISK_RESERVE", RESERVE))
+        except ValueError:
+            return RESERVE
 
     @property
     def has_api_token(self) -> bool:

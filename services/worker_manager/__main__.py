@@ -113,8 +113,9 @@ async def _work(
         runtimes: dict[str, Runtime] = {"docker": docker, "process": _processes(settings, catalog)}
         diagnosis = Diagnosis(crew, runtimes, NodeId(settings.node))
         used = ImagesUsed(bus, NodeId(settings.node))
+        disk = Disk(engine, settings.state.root, settings.disk_reserve)
         cleaning = _cleaning(
-            settings, crew, credentials, engine, images, used, runtimes["process"], crew_id
+            settings, crew, credentials, engine, images, used, runtimes["process"], disk, crew_id
         )
         commands = Commands(
             crew, credentials, consumers["JC_CMD", "mgr"], VERBS, settings.caps,
@@ -131,7 +132,7 @@ async def _work(
                 ensure_image=ImagesTold(bus, images, used).ensure,
                 open_bus=_way_in(settings, forwarders),
                 close_bus=forwarders.close,
-                capacity=NodeCapacity(settings, engine).now,
+                capacity=NodeCapacity(settings, engine, disk.full).now,
                 turns=Turns(settings.parallel_starts),
                 last_beat=testimony.last_beat,
                 warm=warm,
@@ -181,7 +182,7 @@ def _images(
 
 def _cleaning(
     settings: ManagerSettings, crew: Crew, credentials: Credentials, engine: Engine,
-    images: Images, used: ImagesUsed, processes: Runtime, crew_id: str,
+    images: Images, used: ImagesUsed, processes: Runtime, disk: Disk, crew_id: str,
 ) -> Cleaning:  # fmt: skip
     ground = Ground(
         crew=crew,
@@ -194,7 +195,6 @@ def _cleaning(
         crew_id=crew_id,
         node=settings.node,
     )
-    disk = Disk(engine, settings.state.root, settings.disk_reserve)
     return Cleaning(ground, settings.cleaning, disk.full, settings.tick)
 
 

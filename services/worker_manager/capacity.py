@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from contracts.errors import JetcrewError
@@ -18,6 +18,8 @@ class Capacity:
     workers: int
     memory_mb: int
     """Of the limits of all its workers together; overcommitment is in it already."""
+    full: str | None = None
+    """Why no worker can be made for want of disk."""
 
     def never(self, spec: CreateWorker) -> str | None:
         """Why there will never be room for this worker; None when there may be."""
@@ -27,6 +29,8 @@ class Capacity:
 
     def lacking(self, spec: CreateWorker, live: Iterable[WorkerRecord]) -> str | None:
         """Why there is no room for this worker beside those that live; None when there is."""
+        if self.full is not None:
+            return self.full
         present = list(live)
         if len(present) >= self.workers:
             return f"{len(present)} of {self.workers} workers are there"
@@ -44,11 +48,14 @@ FRESH = 300.0
 
 
 class NodeCapacity:
-    """The bounds of this node, from its settings and its engine."""
+    """The bounds of this node, from its settings, its engine and its disks."""
 
-    def __init__(self, settings: ManagerSettings, engine: Engine) -> None:
+    def __init__(
+        self, settings: ManagerSettings, engine: Engine, full: Callable[[], Awaitable[str | None]]
+    ) -> None:
         self._settings = settings
         self._engine = engine
+        self._full = full
         self._there_mb = 0
         self._asked_at = -FRESH
 
@@ -61,7 +68,9 @@ class NodeCapacity:
                 self._asked_at = time.monotonic()
             there = self._there_mb
         promised = int(there * self._settings.memory_overcommit)
-        return Capacity(workers=self._settings.max_workers, memory_mb=promised)
+        return Capacity(
+            workers=self._settings.max_workers, memory_mb=promised, full=await self._full()
+        )
 
     async def _memory_mb(self) -> int:
         try:

@@ -1,11 +1,10 @@
 """Whether there is room on this node's disks for another worker."""
 
 import asyncio
-import shutil
 from pathlib import Path
 
 from contracts.errors import JetcrewError
-from contracts.topology import GIB
+from services.kit.disk import shortage
 from services.worker_manager.runtimes.engine import Engine
 
 
@@ -40,18 +39,3 @@ class Disk:
                 return None
             self._engine_root = Path(told or "")
         return self._engine_root if self._engine_root.is_absolute() else None
-
-
-def shortage(path: Path, reserve: float) -> str | None:
-    """The sentence that says that less than `reserve` is free on the disk of `path`; blocks."""
-    try:
-        disk = shutil.disk_usage(path)
-    except OSError:
-        return None
-    wanted = reserve * disk.total if reserve < 1 else reserve
-    if disk.free >= wanted:
-        return None
-    return (
-        f"{disk.free / GIB:.2f} GiB are free on the disk of {path}, and "
-        f"{wanted / GIB:.2f} GiB have to be (JETCREW_DISK_RESERVE)"
-    )

@@ -245,7 +245,9 @@ async def test_an_image_goes_once_nothing_uses_it_and_is_built_again_when_needed
         dry = await gc(crew, dry_run=True, **NOW_AND_ALL)
         kept = await gc(crew, keep=1, older_than=0)
         young = await gc(crew, keep=0, older_than=3600)
-        shown = await listed(crew)
+        shown = await command(crew, "list")
+        told = await command(crew, "gc", "--dry-run", "--all-unused")
+        engine.images.get(used.value.tag).tag("jetcrew/worker", f"{capability}-unchecked")
         gone = await gc(crew, **NOW_AND_ALL)
 
         assert used.value.last_used_by == "ada"
@@ -253,18 +255,30 @@ async def test_an_image_goes_once_nothing_uses_it_and_is_built_again_when_needed
         assert why(kept, used.value.tag) == "it is among the 1 used last"
         assert why(young, used.value.tag) == "it was used less than 3600 s ago"
         assert used.value.tag in {item["tag"] for item in shown}
-        assert removed_images(dry) == removed_images(gone) == [used.value.tag]
-        assert gone.removed_bytes == used.value.size_bytes > 0
+        assert removed_images(dry) == [used.value.tag]
+        [told_of] = convert(told, list[Cleaned])
+        assert (told_of.dry_run, removed_images(told_of)) == (True, [used.value.tag])
+        assert set(removed_images(gone)) == {
+            used.value.tag,
+            f"jetcrew/worker:{capability}-unchecked",
+        }
+        assert dry.removed_bytes == used.value.size_bytes > 0
         with pytest.raises(NotFound):
             engine.images.get(used.value.tag)
         assert await images_of(crew, capability) == []
-        [event] = await events_of(crew, "removed")
-        assert event.image == used.value.image
+        assert used.value.image in {event.image for event in await events_of(crew, "removed")}
 
         await crew.create("bob", **spec)
         [anew] = await images_of(crew, capability)
         assert (anew.value.tag, anew.value.last_used_by) == (used.value.tag, "bob")
         await end(crew, "bob")
+
+        crew.settings["JETCREW_DISK_RESERVE"] = "1e18"
+        await crew.stop_manager()
+        await crew.start_manager()  # and no disk has so much room
+        await eventually(lambda: count_of(crew, capability), expected=0)
+        with pytest.raises(NotFound):
+            engine.images.get(used.value.tag)
 
 
 async def images_of(crew: RunningCrew, capability: str) -> list[Held[ImageRecord]]:
@@ -272,11 +286,17 @@ async def images_of(crew: RunningCrew, capability: str) -> list[Held[ImageRecord
     return [h for h in held.values() if capability in h.value.capabilities]
 
 
-async def listed(crew: RunningCrew) -> list[dict[str, Any]]:
-    """As the command line shows it."""
+async def count_of(crew: RunningCrew, capability: str) -> int:
+    return len(await images_of(crew, capability))
+
+
+async def command(crew: RunningCrew, *arguments: str) -> list[dict[str, Any]]:
+    """What `jetcrew image` prints."""
     creds = str(crew.server.creds("operator"))
     cli = Cli(crew.server.state.root, {"JETCREW_URL": crew.server.url, "JETCREW_CREDS": creds})
-    found: list[dict[str, Any]] = (await asyncio.to_thread(cli, "image", "list", "--json")).document
+    found: list[dict[str, Any]] = (
+        await asyncio.to_thread(cli, "image", *arguments, "--json")
+    ).document
     return found
 
 

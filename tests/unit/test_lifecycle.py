@@ -78,6 +78,12 @@ def test_limits_are_promises_that_memory_has_to_keep() -> None:
     assert why == "it may use 1,001 MiB, and 1,000 of 3,000 MiB are not promised to others"
 
 
+def test_there_is_no_room_while_a_disk_is_full() -> None:
+    there = Capacity(workers=9, memory_mb=3000, full="0 GiB are free")
+
+    assert there.lacking(spec(), []) == "0 GiB are free"
+
+
 def test_what_is_larger_than_the_node_waits_in_nobodys_way() -> None:
     there = Capacity(workers=9, memory_mb=3000)
 

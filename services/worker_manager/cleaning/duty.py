@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import structlog
+from msgspec.structs import replace
 
 from contracts.bus import Message
 from contracts.codec import decode
-from contracts.errors import BusUnavailable, JetcrewError, NotThere
+from contracts.errors import BusUnavailable, EngineRefused, JetcrewError, NotThere
 from contracts.events import (
     Event,
     ImageRemoved,
@@ -38,7 +39,7 @@ from services.worker_manager.settings import CleaningSettings
 log = structlog.get_logger()
 
 LISTED = 500
-"""Things of each list that an answer holds."""
+"""Things of each list that an answer holds, whatever the number of nodes: it is stored as one message."""
 AGAIN = 60.0
 """Seconds between two cleanings while a disk is full."""
 ANSWER_WITHIN = 600.0
@@ -123,7 +124,8 @@ class Cleaning:
             cleaned = [await self._on(NodeId(command.node), command)]
         else:
             cleaned = await self._everywhere(command)
-        return Result(detail=_summary(cleaned), record=cleaned)
+        most = LISTED // len(cleaned)
+        return Result(detail=_summary(cleaned), record=[_short(one, most) for one in cleaned])
 
     async def _everywhere(self, command: CleanUp) -> list[Cleaned]:
         found: list[Cleaned] = []
@@ -148,16 +150,12 @@ class Cleaning:
     async def clean(
         self, command: CleanUp, enough: Callable[[], Awaitable[bool]] | None = None
     ) -> Cleaned:
-        """Clean this node. `enough` is asked before each image and ends their removal.
-
-        Raises:
-            EngineRefused: the engine answers, and not to the question.
-        """
+        """Clean this node. `enough` is asked before each image and ends their removal."""
         async with self._alone:
             policy = self._policy(command)
             try:
                 seen = await look(self._ground)
-            except BusUnavailable as error:
+            except (BusUnavailable, EngineRefused) as error:
                 seen = Seen(node=self._node, workers=None, doubt=str(error))
             verdicts = judging.judge(seen, policy, self._ground.crew.clock())
             why = judging.doubt(seen)
@@ -208,7 +206,7 @@ class Cleaning:
                     now = await self._remove_image(what, policy)
                 else:
                     now = await self._remove(what, policy)
-            except JetcrewError as error:
+            except (JetcrewError, OSError) as error:
                 now = _spared(verdict, f"it could not be removed: {error}")
             done.append(now)
         return done
@@ -275,15 +273,15 @@ class Cleaning:
         removed = [v.judged() for v in verdicts if v.remove]
         kept = [v.judged() for v in verdicts if not v.remove and _worth_telling(v)]
         kept.sort(key=lambda judged: (not judged.unknown, judged.kind != "image"))
-        return Cleaned(
+        whole = Cleaned(
             node=self._node,
             dry_run=command.dry_run,
-            removed=removed[:LISTED],
-            kept=kept[:LISTED],
+            removed=removed,
+            kept=kept,
             removed_bytes=sum(judged.size_bytes for judged in removed),
-            unlisted=max(0, len(removed) - LISTED) + max(0, len(kept) - LISTED),
             doubt=why,
         )
+        return _short(whole, LISTED)
 
     async def _tell(self, cleaned: Cleaned, verdicts: Sequence[Verdict]) -> None:
         """Events: of what was removed, and of what somebody should look at, once as long as it stays so."""
@@ -322,6 +320,13 @@ class Cleaning:
         with contextlib.suppress(JetcrewError):
             bus = self._ground.bus
             await bus.publish(bus.subjects.event(event), event, id=nonce(), budget=5)
+
+
+def _short(cleaned: Cleaned, most: int) -> Cleaned:
+    """With so many things in each list."""
+    listed = replace(cleaned, removed=cleaned.removed[:most], kept=cleaned.kept[:most])
+    left_off = max(0, len(cleaned.removed) - most) + max(0, len(cleaned.kept) - most)
+    return replace(listed, unlisted=cleaned.unlisted + left_off)
 
 
 def _summary(cleaned: Sequence[Cleaned]) -> str:

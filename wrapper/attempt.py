@@ -9,6 +9,7 @@ import structlog
 from msgspec.structs import replace
 
 from contracts.asks import Assignment
+from contracts.budget import overrun, spent_in
 from contracts.events import TaskEnd, Usage, Verdict
 from contracts.reports import Finished, Output
 from contracts.repository import GitState, Work
@@ -201,7 +202,18 @@ class Attempt:
     def _can_ask_again(self) -> bool:
         agent = self._place.agent
         knows_how = agent.asks_for_result and agent.resume is not None and self._session is not None
-        return knows_how and self._deadline - time.monotonic() > REPAIR_NEEDS
+        in_time = self._deadline - time.monotonic() > REPAIR_NEEDS
+        return knows_how and in_time and self._enough(None) is None
+
+    def _used(self) -> Usage | None:
+        used: Usage | None = None
+        for each in self._ran:
+            used = added(used, each.reading.usage or each.reading.so_far)
+        return used
+
+    def _enough(self, more: Usage | None) -> str | None:
+        """The bound of the budget that is reached with what the turn that runs has used."""
+        return overrun(self._work.budget, spent_in(added(self._used(), more)))
 
     def _claims(self) -> Claims:
         git = self._workspace.asking(self._place.environment(self._run))
@@ -230,6 +242,7 @@ class Attempt:
             deadline=self._deadline,
             inactivity=agent.inactivity,
             retries=agent.retries,
+            enough=self._enough,
         )
         try:
             ran = await take_turn(
@@ -268,9 +281,6 @@ class Attempt:
     def _finished(self, ending: Ending) -> Finished:
         secrets = self._place.secrets
         ran = self._ran[-1] if self._ran else None
-        usage: Usage | None = None
-        for each in self._ran:
-            usage = added(usage, each.reading.usage)
         detail = (
             f"{ending.detail} The earlier conversation was lost." if self._lost else ending.detail
         )
@@ -289,7 +299,7 @@ class Attempt:
                 exit_code=ran.exit_code if ran else None,
                 signal=ran.signal if ran else None,
                 took=round(sum(each.took for each in self._ran), 3) if ran else None,
-                usage=usage,
+                usage=self._used(),
                 agent_session=self._session,
                 output_bytes=self._outlet.accepted_bytes,
                 output_dropped_bytes=self._outlet.dropped_bytes,

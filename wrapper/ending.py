@@ -35,6 +35,8 @@ def cut_short(ran: Ran, stop: Stop, inactivity: float) -> Ending | None:
         case "inactive":
             detail = f"The agent was silent for {inactivity:.0f} s and counted as hung."
             return Ending("timed-out", "inactive", detail)
+        case "budget":
+            return Ending("failed", "budget-exhausted", f"The agent was stopped: {ran.enough}.")
     return None
 
 

@@ -5,18 +5,19 @@ import contextlib
 import re
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from contracts.events import Usage
 from wrapper.family import Family
 from wrapper.memory import oom_kills
 from wrapper.output import Adapter, Noted, Reading
 from wrapper.output.lines import Lines
 from wrapper.process import AgentProcess, StreamName, started
 
-Cause = Literal["exit", "final", "deadline", "inactive", "stopped"]
+Cause = Literal["exit", "final", "deadline", "inactive", "budget", "stopped"]
 """Why a turn ended: by itself, killed after its final event, or because one of these came first."""
 
 AFTER_FINAL = 4.0
@@ -73,6 +74,8 @@ class Command:
     """Seconds without output after which it counts as hung; retries against the provider are none."""
     retries: str | None = None
     """Regular expression for a line of stderr that tells of such a retry."""
+    enough: Callable[[Usage | None], str | None] = lambda _: None
+    """Told what the turn has used so far; says which bound that reaches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,8 @@ class Ran:
     """Seconds from the start to the last byte of output."""
     reading: Reading
     stderr: str
+    enough: str | None = None
+    """The bound that was reached in it."""
     oom: bool = False
     """Whether something in this container was killed for want of memory meanwhile."""
 
@@ -117,6 +122,7 @@ class _Turn:
     stderr_cut: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     known_session: str | None = None
+    enough: str | None = None
 
     async def run(self, family: Family) -> Ran:
         command = self.command
@@ -151,6 +157,7 @@ class _Turn:
             took=round(self.wrote_at - self.began, 3),
             reading=self.adapter.reading,
             stderr=self._stderr_text(),
+            enough=self.enough,
             oom=oom_kills() > killed_before,
         )
 
@@ -176,6 +183,8 @@ class _Turn:
                 due["final"] = self.final_at + AFTER_FINAL
             if process.exited.is_set():
                 return "exit"
+            if self.enough is not None and self.final_at is None:
+                return "budget"
             if self.stop.wanted.is_set():
                 return "final" if self.final_at is not None else "stopped"
             cause = min(due, key=lambda each: due[each])
@@ -224,6 +233,10 @@ class _Turn:
         if not self.adapter.ends_with_event:
             return
         reading = self.adapter.reading
+        if self.enough is None:
+            self.enough = self.command.enough(reading.usage or reading.so_far)
+            if self.enough is not None:
+                self.wake.set()
         named = reading.session if reading.error is None else None
         if named and named != self.known_session:
             self.known_session = named

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.budget import Budget
 from contracts.events import Verdict
 from tests.support.attempts import Bench
 from tests.support.clis import agent_file, path_with
@@ -74,6 +75,22 @@ async def test_a_tool_is_called_and_told_of(claude: Bench, endpoint: Endpoint) -
     assert (claude.workspace / "file").read_text() == "made\n"
     assert [note.kind for note in claude.told.notes][:2] == ["tool", "tool-done"]
     assert endpoint.requests[-1].tool_results[0]["is_error"] is False
+
+
+async def test_an_agent_that_goes_on_for_ever_is_stopped_by_its_budget(
+    claude: Bench, endpoint: Endpoint
+) -> None:
+    """R26: outside of the agent, while it works."""
+    endpoint.script = in_order(Uses("Bash", {"command": "echo again"}))
+
+    done = await claude.attempt("count", budget=Budget(turns=3))
+
+    assert (done.state, done.end.reason) == ("failed", "budget-exhausted")
+    assert "3 of 3 turns are used" in done.end.detail
+    assert done.end.usage is not None
+    assert done.end.usage.turns == 3
+    assert 3 <= len(endpoint.requests) <= 6
+    assert marked(claude.run) == []
 
 
 @pytest.mark.parametrize(

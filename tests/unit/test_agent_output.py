@@ -46,6 +46,19 @@ def test_a_turn_of_claude_with_a_tool() -> None:
     assert verdict.data == {"tool_calls": 1, "last_output": "hi-from-shell\nroot"}
 
 
+def test_answers_are_counted_before_the_turn_tells_its_usage() -> None:
+    adapter = ClaudeOutput()
+    lines = capture("claude/stream_json.jsonl").splitlines(keepends=True)
+
+    for line in lines[:-1]:
+        adapter.feed(line)
+
+    assert adapter.reading.usage is None
+    assert adapter.reading.so_far is not None
+    assert adapter.reading.so_far.turns == 2
+    assert (adapter.reading.so_far.input_tokens or 0) <= 25248
+
+
 @pytest.mark.parametrize(
     "name", ["claude/stream_json.jsonl", "claude/mcp.jsonl", "qwen/stream.jsonl"]
 )

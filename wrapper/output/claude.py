@@ -15,6 +15,7 @@ class ClaudeOutput(JsonLines):
     def __init__(self) -> None:
         super().__init__()
         self._model: str | None = None
+        self._counted: object = None
 
     def _event(self, event: Event) -> Iterator[Noted]:
         if isinstance(session := event.get("session_id"), str) and session:
@@ -25,6 +26,7 @@ class ClaudeOutput(JsonLines):
             case "assistant":
                 # A background job can wake the model up again after a result.
                 self.reading.final = False
+                self._count(event.get("message"))
                 yield from self._assistant(event)
             case "user":
                 yield from self._tool_results(event)
@@ -51,6 +53,14 @@ class ClaudeOutput(JsonLines):
                 yield Noted("text", block["text"][:KEPT])
             elif block.get("type") == "tool_use":
                 yield self._called(block.get("name"), block.get("input"))
+
+    def _count(self, message: object) -> None:
+        """An answer comes in as many events as it has blocks, each with the answer's usage."""
+        name, used = part(message, "id"), usage_of(part(message, "usage"))
+        if used is None or name is None or name == self._counted:
+            return  # without any token it is the CLI's own word for an error
+        self._counted = name
+        self.reading.so_far = added(self.reading.so_far, replace(used, turns=1))
 
     def _tool_results(self, event: Event) -> Iterator[Noted]:
         for block in _blocks(event):

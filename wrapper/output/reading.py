@@ -28,6 +28,9 @@ class Reading:
     error: str | None = None
     """The final event says that the turn failed: its error, as the CLI puts it."""
     usage: Usage | None = None
+    """Of the turn, once it tells; of the answers so far in a format that tells with each."""
+    so_far: Usage | None = None
+    """What the answers used that were seen before the turn tells its usage: no more than that, often less."""
     tools: int = 0
     tools_failed: int = 0
 

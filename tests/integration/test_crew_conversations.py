@@ -114,3 +114,18 @@ async def test_the_task_after_the_budget_is_not_started(crew: RunningCrew) -> No
     assert (refused.state, refused.end.reason) == ("failed", "budget-exhausted")
     assert "1.2 of 1 USD are used" in refused.end.detail
     assert await crew.kinds("jetcrew.evt.task.ada.t-4.>") == ["queued", "failed"]
+
+
+async def test_a_worker_waits_until_its_provider_takes_requests_again(crew: RunningCrew) -> None:
+    """R24: the next task is not spent on a provider that has said until when it refuses."""
+    await crew.create("ada", agent="talker")
+    await crew.submit("ada", "limited", task="t-1")
+    await crew.submit("ada", "next", task="t-2")
+    refused, after = await crew.ended("t-1"), await crew.ended("t-2")
+
+    assert refused.end is not None
+    assert (refused.state, refused.end.reason) == ("failed", "rate-limited")
+    assert refused.end.until is not None
+    assert after.state == "succeeded"
+    assert after.started_at is not None
+    assert after.started_at >= refused.end.until

@@ -14,6 +14,8 @@ text = f"{said}{prompt}\n<result>{json.dumps(verdict)}</result>"
 usage = {"input_tokens": 100, "output_tokens": 20}
 end = {"type": "result", "subtype": "success", "is_error": False, "result": text, "session_id": session,
        "num_turns": 1, "model_usage_since_last_result": {"talker": {"costUSD": 0.4}}, "usage": usage}
+if prompt.startswith("limited"):
+    end |= {"is_error": True, "result": "429: try again in 4 seconds"}
 print(json.dumps({"type": "system", "subtype": "init", "session_id": session}))
 print(json.dumps(end))
 """
@@ -24,12 +26,14 @@ output = "claude"
 first = {{ argv = [["python3", "-c", '''{_TALK}''', "{{session}}"]] }}
 resume = {{ argv = [["python3", "-c", '''{_TALK}''', "{{session}}"]] }}
 session = {{ source = "caller" }}
+errors = [{{ pattern = '429: try again in (?P<seconds>[0-9]+) seconds', reason = "rate-limited" }}]
 """
 
 
 def with_talker(directory: Path) -> Path:
     """A directory for `JETCREW_DATA` that holds `talker`: its answer is all that was said to it in this
-    conversation, a prompt that ends with `?` it does not understand, and each turn costs 0.4 USD."""
+    conversation, a prompt that ends with `?` it does not understand, at one that begins with `limited` its provider wants
+    four seconds of rest, and each turn costs 0.4 USD."""
     agents = directory / "agents"
     agents.mkdir(parents=True)
     (agents / "talker.toml").write_text(_TALKER)

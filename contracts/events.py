@@ -41,6 +41,15 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: dict[str, object] = {}
 
 
+class ArtifactRef(Struct, frozen=True, kw_only=True):
+    """An object in the store `jc_artifact`, and by what to know it."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    """In hexadecimal."""
+
+
 class TaskEnd(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an attempt ended, and all that came of it."""
 
@@ -63,6 +72,12 @@ class TaskEnd(Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_dropped_bytes: int = 0
     """Bytes over the worker's output budget; counted, not kept."""
     told_by: Literal["wrapper", "manager"] = "wrapper"
+    transcript: ArtifactRef | None = None
+    """All that the agent wrote in this attempt."""
+    evidence: ArtifactRef | None = None
+    """All that the manager knows of this attempt."""
+    not_kept: str = ""
+    """Why one of these two is not in the store, when it should be."""
     git: GitState | None = None
     """What git says of the workspace; None when it is no repository, or nobody could look."""
     work: Work | None = None
@@ -97,8 +112,15 @@ class WorkerBuilding(_WorkerEvent, tag="worker.building", frozen=True, kw_only=T
     """A node has claimed it and is making sure of its image."""
 
 
-class WorkerStarting(_WorkerEvent, tag="worker.starting", frozen=True, kw_only=True):
-    """Its container or process is being started."""
+class _UnitEnded(_WorkerEvent, frozen=True, kw_only=True, omit_defaults=True):
+    evidence: ArtifactRef | None = None
+    """All that is known of the unit that ended, stored before it was removed."""
+    not_kept: str = ""
+    """Why there is none, when there should be."""
+
+
+class WorkerStarting(_UnitEnded, tag="worker.starting", frozen=True, kw_only=True):
+    """Its container or process is being started; anew, if there is evidence of one that ended."""
 
 
 class WorkerBecameReady(_WorkerEvent, tag="worker.ready", frozen=True, kw_only=True):
@@ -123,11 +145,11 @@ class WorkerStopping(_WorkerEvent, tag="worker.stopping", frozen=True, kw_only=T
     """Somebody asked for its end."""
 
 
-class WorkerStopped(_WorkerEvent, tag="worker.stopped", frozen=True, kw_only=True):
+class WorkerStopped(_UnitEnded, tag="worker.stopped", frozen=True, kw_only=True):
     """Nothing of it runs any more."""
 
 
-class WorkerFailed(_WorkerEvent, tag="worker.failed", frozen=True, kw_only=True):
+class WorkerFailed(_UnitEnded, tag="worker.failed", frozen=True, kw_only=True):
     """It could not be made, or it broke; the reason says why."""
 
 

@@ -31,6 +31,7 @@ from contracts.asks import (
     StartTask,
 )
 from contracts.events import Event
+from contracts.evidence import Evidence
 from contracts.image import Cleaned, CleanUp, ImageRecord
 from contracts.reports import Heartbeat, Output, Report
 from contracts.results import Result
@@ -86,6 +87,7 @@ MESSAGES: dict[str, Any] = {
     "kv.jc_worker": WorkerRecord,
     "kv.jc_task": TaskRecord,
     "kv.jc_image": ImageRecord,
+    "object.evidence": Evidence,
     "boot.berth": Berth,
     "boot.files": BootFiles,
     "file.boot": Boot,
@@ -93,8 +95,8 @@ MESSAGES: dict[str, Any] = {
     "file.capability": Capability,
 }
 """What each subject carries, by the subject's fixed tokens; `.answer` is what comes back, `kv.` the
-records of a bucket, `boot.` what passes over a worker's boot socket, `file.` the files that are read with
-the same decoder."""
+records of a bucket, `object.` what the object store holds, `boot.` what passes over a worker's boot socket,
+`file.` the files that are read with the same decoder."""
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REF = "#/$defs/{name}"

@@ -119,6 +119,17 @@ class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     evt_seq: int = 0
 
     @property
+    def last_ended(self) -> int:
+        """The last attempt that is over; 0 when none is."""
+        return self.attempt if self.end is not None else self.attempt - 1
+
+    def end_of(self, attempt: int) -> TaskEnd | None:
+        """How an attempt ended; None when it did not."""
+        if attempt == self.attempt:
+            return self.end
+        return next((past.end for past in self.past if past.attempt == attempt), None)
+
+    @property
     def ended(self) -> bool:
         """Whether this is over."""
         return self.state in TASK_ENDED

@@ -185,6 +185,18 @@ HANDED_OVER: dict[str, int] = {"bundle": 256 * MIB, "patch": 16 * MIB}
 class Objects:
     """Names in the object store. Each begins with the worker's; a dot in a part keeps it apart from tasks."""
 
+    def transcript(self, worker: WorkerId, task: TaskId, attempt: int) -> str:
+        """All that an agent wrote in one attempt."""
+        return self.handed_over(worker, task, attempt, "transcript")
+
+    def evidence_of_task(self, worker: WorkerId, task: TaskId, attempt: int) -> str:
+        """What is known of the end of one attempt."""
+        return f"{worker}/{task}/evidence-{attempt}"
+
+    def evidence_of_unit(self, worker: WorkerId, incarnation: int, unit: int) -> str:
+        """What is known of the end of the n-th unit of a worker of this name."""
+        return f"{worker}/evidence-{incarnation}-{unit}"
+
     def handed_over(self, worker: WorkerId, task: TaskId, attempt: int, name: str) -> str:
         """What a worker handed over of an attempt."""
         return f"{worker}/{task}/{name}" + (f"-{attempt}" if attempt > 1 else "")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Protocol, TypeVar
 from msgspec import Meta, Struct, field
 
 from contracts.budget import Budget, Spent
-from contracts.events import Owed, WorkerState
+from contracts.events import ArtifactRef, Owed, WorkerState
 from contracts.ids import CommandId, Instant, NodeId, TaskId, Token, WorkerId
 from contracts.repository import RepositorySource
 
@@ -218,6 +218,12 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Its place in the line for room, 1 is next: when it was queued; as it is now, where a record is shown."""
     restarts: int = 0
     """Units that ended and were replaced since a task last succeeded in starting."""
+    units: int = 0
+    """Units that were started for this incarnation."""
+    evidence: ArtifactRef | None = None
+    """Of the unit that ended last."""
+    not_kept: str = ""
+    """Why there is none, when there should be."""
     keep_workspace: bool = False
     ready_at: Instant | None = None
     idle_since: Instant | None = None

@@ -10,8 +10,8 @@ from contracts.agent import Agent
 from contracts.asks import Boot
 from contracts.codec import decode
 from contracts.errors import ConfigurationInvalid, InvalidMessage
+from contracts.redaction import Secrets
 from wrapper.agent import Values, environment, load_agent, variables
-from wrapper.redaction import Secrets
 
 PATIENCE = 60.0
 """Seconds until `boot.json` has to be there."""

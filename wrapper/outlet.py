@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from contracts.redaction import RedactedStream, Secrets
 from contracts.reports import Output
 from wrapper.process import StreamName
-from wrapper.redaction import RedactedStream, Secrets
 
 PIECE = 32_768
 """Bytes of text in one message."""

@@ -13,10 +13,10 @@ from contracts.asks import Assignment
 from contracts.bus import Bus
 from contracts.errors import BusUnavailable
 from contracts.ids import TaskId, WorkerId
+from contracts.redaction import Secrets
 from contracts.reports import Finished, Heartbeat, NotReady, Output, Progress, Ready, SessionSeen
 from wrapper.output import Noted
 from wrapper.output.reading import shortened
-from wrapper.redaction import Secrets
 
 log = structlog.get_logger(__name__)
 

@@ -10,12 +10,12 @@ from msgspec.structs import replace
 
 from contracts.asks import Assignment
 from contracts.errors import Refused, TooLarge
+from contracts.redaction import Secrets
 from contracts.repository import Work
 from contracts.topology import HANDED_OVER
 from wrapper.boot import Place
 from wrapper.checkout import WORK
 from wrapper.git import Git, GitFailed
-from wrapper.redaction import Secrets
 from wrapper.tree import tree_of
 
 

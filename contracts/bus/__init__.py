@@ -1,7 +1,7 @@
 """The one binding to NATS: everything else speaks to this package and knows nothing of the client library."""
 
 from contracts.bus.apply import apply_consumer, apply_topology, remove_consumer
-from contracts.bus.artifacts import Artifact, Artifacts
+from contracts.bus.artifacts import Artifact, Artifacts, Source
 from contracts.bus.connection import Bus, connect
 from contracts.bus.deadletter import move_exhausted, redrive
 from contracts.bus.kv import Bucket
@@ -47,6 +47,7 @@ __all__ = [
     "Pull",
     "Receipt",
     "Records",
+    "Source",
     "Stored",
     "StreamRefused",
     "apply_consumer",

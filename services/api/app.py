@@ -6,7 +6,7 @@ from litestar import Litestar
 from litestar.di import Provide
 
 from contracts.bus import Bus
-from services.api import history, routes
+from services.api import ends, history, routes
 from services.api.document import openapi
 from services.api.gate import Gate
 from services.api.history import EventFeed, OutputFeed
@@ -39,7 +39,7 @@ class Api:
 def application(provided: Mapping[str, object]) -> Litestar:
     """The routes; without what they need they can be described, not used."""
     return Litestar(
-        (*routes.ROUTES, *history.ROUTES),
+        (*routes.ROUTES, *ends.ROUTES, *history.ROUTES),
         dependencies={
             name: Provide(_always(provided.get(name)), sync_to_thread=False) for name in PROVIDED
         },

@@ -9,10 +9,12 @@ from typing import Generic, TypeVar
 import structlog
 from msgspec.structs import replace
 
-from contracts.bus import ApiRefused, Bucket, Bus, Stored
+from contracts.bus import ApiRefused, Artifacts, Bucket, Bus, Stored
 from contracts.bus.kv import gone
 from contracts.codec import decode
 from contracts.errors import BusUnavailable, InvalidMessage, NotThere
+from contracts.events import ArtifactRef
+from contracts.evidence import EVIDENCE_BYTES
 from contracts.ids import TaskId, WorkerId
 from contracts.image import ImageRecord
 from contracts.task import TaskRecord
@@ -74,6 +76,28 @@ class Reader:
         """The record of a task; None when there is none, as for a task that was refused."""
         record = await self._record(self._tasks, task)
         return None if record is None else replace(record, owed=[])
+
+    async def document(self, found: ArtifactRef) -> bytes:
+        """A document of the object store.
+
+        Raises:
+            NotThere: it is not kept any more.
+        """
+        async with answering(self._bus):
+            return await Artifacts(self._bus).get(found.name, limit=EVIDENCE_BYTES)
+
+    async def artifact(self, found: ArtifactRef) -> AsyncIterator[bytes]:
+        """An object's bytes, as they come; an error cuts them off.
+
+        Raises:
+            NotThere: it is not kept any more.
+        """
+        objects = Artifacts(self._bus)
+        async with answering(self._bus):
+            artifact = await objects.info(found.name)
+        if artifact is None:
+            raise NotThere(f"{found.name} is not kept any more")
+        return objects.read(artifact)
 
     async def page(self, stream: str, subject: str, after: int, limit: int) -> list[Stored]:
         """Up to `limit` messages of a stream with sequences above `after`, oldest first."""

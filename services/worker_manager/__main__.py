@@ -28,6 +28,7 @@ from services.worker_manager.crew import Crew
 from services.worker_manager.diagnosis import Diagnosis
 from services.worker_manager.disk import Disk
 from services.worker_manager.doors import Doors
+from services.worker_manager.evidence import Evidence
 from services.worker_manager.forwarder import Forwarders
 from services.worker_manager.images.build import Images
 from services.worker_manager.images.told import ImagesTold
@@ -122,6 +123,8 @@ async def _work(
             clean=cleaning.carry_out, full=cleaning.no_room,
         )  # fmt: skip
         warm = WarmPool(crew, docker, images, settings)
+        evidence = Evidence(crew, credentials, runtimes, settings)
+        crew.ending = evidence.of_task
         node = Node(
             Surroundings(
                 crew=crew,
@@ -134,6 +137,7 @@ async def _work(
                 close_bus=forwarders.close,
                 capacity=NodeCapacity(settings, engine, disk.full).now,
                 turns=Turns(settings.parallel_starts),
+                evidence=evidence,
                 last_beat=testimony.last_beat,
                 warm=warm,
             )

@@ -1,6 +1,6 @@
 """What the parts of the manager share: the bus, the records, the catalog, the clock."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -38,6 +38,8 @@ class Crew:
     sessions_live: SessionLife = field(default_factory=SessionLife)
     on_worker: list[Callable[[WorkerId], None]] = field(default_factory=list)
     """Called when something changed that a worker's keeper should look at."""
+    ending: Callable[[TaskRecord, TaskState, TaskEnd], Awaitable[TaskEnd]] | None = None
+    """Asked about each end of an attempt before it is recorded: the end, with its evidence kept."""
 
     def __post_init__(self) -> None:
         subjects = self.bus.subjects
@@ -96,9 +98,9 @@ class Crew:
             return None
         told = await self.reported_end(record.value)
         if told is not None:
-            done = await self.tasks.change(task, lambda r: moves.finished(r, told, self.clock()))
+            done = await self.finish(record.value, told)
         else:
-            ours = replace(end, told_by="manager")
+            ours = await self.kept(record.value, state, replace(end, told_by="manager"))
             done = await self.tasks.change(
                 task,
                 lambda r: moves.ended(r, state, ours, self.clock()) if _is_on(r, attempt) else None,
@@ -106,6 +108,18 @@ class Crew:
         if done is not None:
             await self.freed(done)
         return done
+
+    async def finish(self, record: TaskRecord, report: Finished) -> TaskRecord | None:
+        """End a task as the wrapper of its run reports; None when that run has ended already."""
+        if not moves.reported_by_its_run(record, report.attempt, report.run):
+            return None
+        end = await self.kept(record, report.state, replace(report.end, told_by="wrapper"))
+        report = replace(report, end=end)
+        return await self.tasks.change(record.id, lambda r: moves.finished(r, report, self.clock()))
+
+    async def kept(self, record: TaskRecord, state: TaskState, end: TaskEnd) -> TaskEnd:
+        """The end, once its evidence is kept."""
+        return end if self.ending is None else await self.ending(record, state, end)
 
     async def reported_end(self, record: TaskRecord) -> Finished | None:
         """The end that the wrapper of this run has reported, handled or not."""

@@ -29,8 +29,9 @@ from contracts.worker import WorkerRecord
 from services.worker_manager import moves
 from services.worker_manager.commands import DELETED
 from services.worker_manager.dispatch import dispatch
+from services.worker_manager.evidence import Look
 from services.worker_manager.idle import Breath, Patience, Rest
-from services.worker_manager.runtimes import Exit, Runtime, Unit
+from services.worker_manager.runtimes import Exit, Runtime, Unit, removed
 from services.worker_manager.starting import prepare, unit_spec
 from services.worker_manager.surroundings import Surroundings
 from services.worker_manager.waits import set_within
@@ -128,7 +129,7 @@ class Keeper:
 
     async def _build(self, record: WorkerRecord) -> None:
         """Ensure the image; a delete that comes meanwhile does not wait for it."""
-        building = asyncio.get_running_loop().create_task(self._ensured(record))
+        building = asyncio.get_running_loop().create_task(self._around.ensure_image(record))
         try:
             while not building.done():
                 waking = asyncio.get_running_loop().create_task(self._wake.wait())
@@ -154,9 +155,6 @@ class Keeper:
         image = building.result()
         await self._move("starting", image=image)
         self.wake()
-
-    async def _ensured(self, record: WorkerRecord) -> str | None:
-        return await self._around.ensure_image(record)
 
     async def _start(self, record: WorkerRecord) -> None:
         """Start its unit, once per look at this state by this process; then wait for its `ready`."""
@@ -315,41 +313,47 @@ class Keeper:
                 signal=ended.signal,
             )
             await self._crew.end(record.task, "failed", end)
+        kept = await self._around.evidence.of_unit(record, ended.reason, ended)
         if record.restarts >= self._around.settings.max_restarts:
             tail = ended.log_tail.strip().replace("\n", " | ")[-500:]
-            await self._fail(f"its unit ended {record.restarts + 1} times: {ended.reason}; {tail}")
+            reason = f"its unit ended {record.restarts + 1} times: {ended.reason}; {tail}"
+            await self._fail(reason, **kept)
             return
-        await self._move("starting", reason=ended.reason, task=None, restarts=record.restarts + 1)
+        again = record.restarts + 1
+        await self._move("starting", reason=ended.reason, task=None, restarts=again, **kept)
         self.wake()
 
-    async def _fail(self, reason: str) -> None:
+    async def _fail(self, reason: str, **kept: Any) -> None:
         log.error("worker.failed", reason=reason)
-        await self._move("failed", reason=reason)
+        await self._move("failed", reason=reason, **kept)
         self.wake()
 
     async def _clear_away(self, record: WorkerRecord) -> bool:
         """What a failed worker leaves: its unit, its task, its queue. Its workspace stays."""
-        await self._release(record, "its worker failed", keep_volumes=True)
+        kept = await self._release(record, "its worker failed", keep_volumes=True)
         await self._crew.workers.change(
-            self.name, lambda r: replace(r, user_key=None) if r.state == "failed" else None
+            self.name, lambda r: replace(r, user_key=None, **kept) if r.state == "failed" else None
         )
         return True
 
     async def _end(self, record: WorkerRecord) -> None:
         """Stop the unit, so that its wrapper may still tell the task's end; then fence, then remove."""
+        seen = await self._around.evidence.look(record)
         if record.runtime is not None:
             await self._runtime(record).stop(self.name, self._around.settings.stop_grace)
-        why = "its worker was deleted"
-        if record.reason is not None and record.reason != DELETED:
-            why += f" ({record.reason})"
-        await self._release(record, why, keep_volumes=record.keep_workspace)
+        known = record.reason in {None, DELETED}
+        why = "its worker was deleted" + ("" if known else f" ({record.reason})")
+        kept = await self._release(record, why, keep_volumes=record.keep_workspace, seen=seen)
         await self._around.credentials.forget(self.name)
         if not record.keep_workspace:
             await self._crew.forget_sessions(self.name)
-        await self._move("stopped", task=None, reason=record.reason)
+        await self._move("stopped", task=None, reason=record.reason, **kept)
         self.wake()
 
-    async def _release(self, record: WorkerRecord, why: str, *, keep_volumes: bool) -> None:
+    async def _release(
+        self, record: WorkerRecord, why: str, *, keep_volumes: bool, seen: Look | None = None
+    ) -> dict[str, Any]:
+        """Fence, keep the evidence, remove, and see that it is gone; where the evidence is."""
         if record.user_key is not None:
             await self._around.credentials.revoke(record.user_key)
         state: TaskState = "cancelled" if record.state == "stopping" else "failed"
@@ -357,11 +361,15 @@ class Keeper:
             reason = "worker-deleted" if state == "cancelled" else "worker-failed"
             await self._crew.end(record.task, state, TaskEnd(reason=reason, detail=why))
         await self._crew.refuse_waiting(self.name, why)
+        kept: dict[str, Any] = {}
         if record.runtime is not None:
-            await self._runtime(record).remove(self.name, keep_volumes=keep_volumes)
+            runtime = self._runtime(record)
+            kept = await self._around.evidence.of_unit(record, record.reason, seen=seen)
+            await removed(runtime, self.name, keep_volumes=keep_volumes)
         await self._around.close_bus(self.name)
         await remove_consumer(self._bus, self._bus.topology.run_consumer(self.name))
         await self._bus.purge("JC_RUN", self._bus.subjects.run(self.name))
+        return kept
 
     # -- small things -----------------------------------------------------------------------------
 

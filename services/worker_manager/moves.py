@@ -112,6 +112,8 @@ def worker(
     more: dict[str, Any] = {"task": new.task} if state == "busy" else {}
     if state == "queued":
         more["place"] = place
+    if state in {"starting", "stopped", "failed"}:
+        more |= {name: changes[name] for name in ("evidence", "not_kept") if name in changes}
     event = _WORKER_EVENTS[state](
         at=at,
         worker=new.name,

@@ -124,5 +124,7 @@ class ManagerSettings(ProcessSettings):
     disk_reserve: NonNegativeFloat = 1_073_741_824
     """What has to be free on the disks of the engine and of the state directory before a worker is made: below 1
     a part of the disk, else bytes; 0: nothing. Below it, worker images that nobody uses are removed at once."""
+    evidence_patience: PositiveFloat = 20
+    """Seconds that an end, and a removal, wait at most for their evidence to be stored."""
     tick: PositiveFloat = 5
     """Seconds between two looks at everything, behind all hints."""

@@ -36,7 +36,9 @@ async def prepare(around: Surroundings, record: WorkerRecord, runtime: Runtime) 
     issued: Issued | None = None
 
     async def way() -> None:
-        await runtime.remove(name, keep_volumes=True)  # of a start that did not get far
+        if await runtime.find(name) is not None:  # of a start that did not get far
+            await around.evidence.of_unit(record, record.reason)
+        await runtime.remove(name, keep_volumes=True)
         await around.open_bus(record)
 
     async def queue() -> None:
@@ -50,10 +52,12 @@ async def prepare(around: Surroundings, record: WorkerRecord, runtime: Runtime) 
         if record.user_key is not None:
             await around.credentials.revoke(record.user_key)
         user_key, creds, ctl = await around.credentials.issue(record)
-        changed = await crew.workers.change(
-            name, lambda r: replace(r, user_key=user_key) if r.state == "starting" else None
-        )
-        if changed is not None:
+
+        def begin(record: WorkerRecord) -> WorkerRecord | None:
+            new = replace(record, user_key=user_key, units=record.units + 1)
+            return new if record.state == "starting" else None
+
+        if await crew.workers.change(name, begin) is not None:
             issued = Issued(creds=creds, ctl=ctl)
 
     await together(way(), queue(), emptied(), credential())

@@ -1,7 +1,8 @@
 """What all keepers of a node share, and what they start from it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from contracts.ids import WorkerId
 from contracts.worker import WorkerRecord
@@ -9,12 +10,13 @@ from services.worker_manager.capacity import Capacity
 from services.worker_manager.commands import Commands
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
+from services.worker_manager.evidence import Evidence
 from services.worker_manager.runtimes import Runtime
 from services.worker_manager.settings import ManagerSettings
 from services.worker_manager.turns import Turns
 from services.worker_manager.warm import WarmPool
 
-EnsureImage = Callable[[WorkerRecord], Awaitable[str | None]]
+EnsureImage = Callable[[WorkerRecord], Coroutine[Any, Any, str | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,5 +35,6 @@ class Surroundings:
     capacity: Callable[[], Awaitable[Capacity]]
     """What this node has room for."""
     turns: Turns
+    evidence: Evidence
     last_beat: dict[WorkerId, float]
     warm: WarmPool

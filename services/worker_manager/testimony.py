@@ -105,10 +105,12 @@ class Testimony:
                     return moves.progressed(record, report.kind, report.text, at)
                 case SessionSeen():
                     return moves.session_seen(record, report.agent_session, report.fresh, at)
-                case Finished():
-                    return moves.finished(record, report, at)
+            return None
 
-        changed = await self._crew.tasks.change(report.task, step)
+        if isinstance(report, Finished):
+            changed = await self._finished(worker, report)
+        else:
+            changed = await self._crew.tasks.change(report.task, step)
         if changed is not None and (seen := _conversation(report)) is not None:
             await self._crew.remember(changed, seen)
         if isinstance(report, Finished):
@@ -119,6 +121,12 @@ class Testimony:
                 changed = found if found is not None and found.ended else None
             if changed is not None:
                 await self._crew.freed(changed)
+
+    async def _finished(self, worker: WorkerId, report: Finished) -> TaskRecord | None:
+        held = await self._crew.tasks.get(report.task)
+        if held is None or held.value.worker != worker:
+            return None
+        return await self._crew.finish(held.value, report)
 
     # -- questions --------------------------------------------------------------------------------
 

@@ -10,12 +10,12 @@ from contracts.agent import Agent
 from contracts.asks import Assignment, Boot
 from contracts.errors import NotThere, Refused
 from contracts.ids import nonce
+from contracts.redaction import Secrets
 from contracts.reports import Finished, Output
 from wrapper.attempt import Attempt
 from wrapper.boot import Place, prepare
 from wrapper.family import Family
 from wrapper.output import Noted
-from wrapper.redaction import Secrets
 from wrapper.turn import Stop
 
 

@@ -8,11 +8,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from contracts import agent, asks, events, image, reports, repository, results, schema, task, worker
+from contracts import (
+    agent,
+    asks,
+    events,
+    evidence,
+    image,
+    reports,
+    repository,
+    results,
+    schema,
+    task,
+    worker,
+)
 from contracts.schema import MESSAGES, document, dumps, export, violations
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "contracts.json"
-MODULES = (agent, asks, events, image, reports, repository, results, task, worker)
+MODULES = (agent, asks, events, evidence, image, reports, repository, results, task, worker)
 
 
 def test_the_published_contracts_are_those_of_this_version() -> None:

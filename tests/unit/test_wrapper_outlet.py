@@ -3,10 +3,10 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from contracts.redaction import Secrets
 from contracts.reports import Output
 from tests.support.waiting import eventually
 from wrapper.outlet import PIECE, WAITING, Outlet, pieces
-from wrapper.redaction import Secrets
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """`jetcrew task`."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ STATES = ["queued", "running", "succeeded", "failed", "cancelled", "timed-out", 
 
 @click.group()
 def task() -> None:
-    """Submit, list, show, await, cancel tasks; read their events.
+    """Submit, list, show, await, cancel tasks; read their events, transcripts and evidence.
 
     \b
         jetcrew task submit ada "Add a --version flag"
@@ -189,3 +190,52 @@ def events(ctx: click.Context, /, **options: Any) -> None:
     from services.cli.tasks import task_events
 
     converse(ctx, options, lambda session: task_events(session, options))
+
+
+of_attempt = click.option(
+    "--attempt", type=click.IntRange(1), metavar="N", help="Of this attempt.  [default: the last]"
+)
+
+
+@task.command()
+@click.argument("task_id", metavar="ID")
+@of_attempt
+@as_json
+@connecting
+@click.pass_context
+def evidence(ctx: click.Context, /, **options: Any) -> None:
+    """What is known of how the task ID ended: kept after its worker is deleted.
+
+    \b
+        jetcrew task evidence t1
+        jetcrew task evidence t1 --json | jq .end.usage
+    """
+    from services.cli.ends import task_evidence
+    from services.cli.session import converse
+
+    converse(ctx, options, lambda session: task_evidence(session, options))
+
+
+@task.command()
+@click.argument("task_id", metavar="ID")
+@of_attempt
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write it there, whole or not at all.",
+)
+@connecting
+@click.pass_context
+def transcript(ctx: click.Context, /, **options: Any) -> None:
+    """All that the agent of the task ID wrote, as it wrote it, secrets replaced.
+
+    \b
+        jetcrew task transcript t1
+        jetcrew task transcript t1 --output t1.jsonl
+    """
+    from services.cli.ends import task_transcript
+    from services.cli.session import converse
+
+    converse(ctx, options, lambda session: task_transcript(session, options))

@@ -186,6 +186,24 @@ def logs(ctx: click.Context, /, **options: Any) -> None:
     converse(ctx, options, lambda session: show_logs(session, options))
 
 
+@worker.command()
+@click.argument("name")
+@as_json
+@connecting
+@click.pass_context
+def evidence(ctx: click.Context, /, **options: Any) -> None:
+    """What is known of how the last unit of worker NAME ended: kept after it is deleted.
+
+    \b
+        jetcrew worker evidence ada
+        jetcrew worker evidence ada --json | jq .unit_end
+    """
+    from services.cli.ends import worker_evidence
+    from services.cli.session import converse
+
+    converse(ctx, options, lambda session: worker_evidence(session, options))
+
+
 @worker.command("exec", context_settings={"ignore_unknown_options": True})
 @click.argument("name")
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="PROGRAM [ARGS]…")

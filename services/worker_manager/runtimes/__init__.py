@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from contracts.errors import EngineUnavailable
+from contracts.evidence import Resources
 from contracts.worker import ExecOutcome, Limits, Network
 
 UnitState = Literal["running", "paused", "exited"]
@@ -70,6 +72,17 @@ class Unit:
     state: UnitState
     exit: Exit | None = None
     """Set when `state` is `exited`."""
+
+
+async def removed(runtime: "Runtime", worker: str, *, keep_volumes: bool) -> None:
+    """Remove a worker's unit, and see that it is gone.
+
+    Raises:
+        EngineUnavailable: it is not.
+    """
+    await runtime.remove(worker, keep_volumes=keep_volumes)
+    if await runtime.find(worker) is not None:
+        raise EngineUnavailable(f"the unit of {worker} is still there")
 
 
 class Runtime(Protocol):
@@ -137,6 +150,9 @@ class Runtime(Protocol):
             NotThere: no unit of this worker runs.
             EngineRefused: there is no such program, or it is paused.
         """
+
+    async def resources(self, worker: str) -> Resources | None:
+        """What the unit has used since it began; None when it does not run, or nobody measures it."""
 
     async def logs(self, worker: str, lines: int = 200) -> str:
         """The last lines the wrapper wrote; empty when there is no unit."""

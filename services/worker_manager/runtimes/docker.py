@@ -1,7 +1,6 @@
 """Workers as containers of a Docker engine."""
 
 import asyncio
-import contextlib
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ import docker as docker_sdk
 import structlog
 
 from contracts.errors import EngineRefused, EngineUnavailable, JetcrewError, NotThere
+from contracts.evidence import Resources
 from contracts.worker import ExecOutcome
 from services.worker_manager.runtimes import Exit, Layout, Unit, UnitSpec, UnitState, profile
 from services.worker_manager.runtimes.delivery import deliver
@@ -21,7 +21,9 @@ from services.worker_manager.runtimes.execs import run_inside
 from services.worker_manager.runtimes.files import tar_of_files
 from services.worker_manager.runtimes.handover import Handover
 from services.worker_manager.runtimes.making import Maker
+from services.worker_manager.runtimes.usage import resources_of
 from services.worker_manager.runtimes.warm import WarmContainers
+from services.worker_manager.waits import set_within
 
 TAIL_LINES = 50
 HANDED_OVER_WITHIN = 60
@@ -150,7 +152,7 @@ class DockerRuntime:
                 log.warning("engine.unavailable", error=str(error), again_in=delay)
             if not stop.is_set():
                 self._begin_outage()
-                await _set_within(stop, delay)
+                await set_within(stop, delay)
                 delay = min(delay * 2, RECONNECT[1])
 
     async def exec(self, worker: str, argv: Sequence[str], timeout: float) -> ExecOutcome:
@@ -161,6 +163,11 @@ class DockerRuntime:
     async def logs(self, worker: str, lines: int = 200) -> str:
         """The wrapper's stdout and stderr."""
         return await self._tail(self._names.container(worker), lines)
+
+    async def resources(self, worker: str) -> Resources | None:
+        """By the engine's own measure."""
+        found = await self._find(worker)
+        return await self._engine.call(lambda client: resources_of(client, found))
 
     async def list(self) -> list[Unit]:
         """All containers that carry our labels, except one that is being created at this moment."""
@@ -383,9 +390,3 @@ def _just_after(event: Mapping[str, Any]) -> str:
     """`since` is inclusive."""
     seconds, nanos = divmod(int(event["timeNano"]) + 1, 1_000_000_000)
     return f"{seconds}.{nanos:09d}"
-
-
-async def _set_within(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from contracts.codec import decode
 from contracts.errors import EngineRefused, EngineUnavailable, InvalidMessage, NotThere
+from contracts.evidence import Resources
 from contracts.worker import ExecOutcome
 from services.kit.catalog import Catalog
 from services.worker_manager.runtimes import Exit, Layout, Unit, UnitSpec, proc, supervise
@@ -165,6 +166,10 @@ class ProcessRuntime:
                     await stop.wait()
             except TimeoutError:
                 continue
+
+    async def resources(self, worker: str) -> Resources | None:
+        """Not measured: nothing bounds these processes, and nothing adds them up."""
+        return None
 
     async def exec(self, worker: str, argv: Sequence[str], timeout: float) -> ExecOutcome:
         """As another process of the unit, which ends with it."""

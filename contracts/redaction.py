@@ -1,4 +1,4 @@
-"""Keeping secrets out of everything that leaves the worker: their values are replaced wherever they appear."""
+"""Keeping secrets out of whatever is published or kept: their values are replaced wherever they appear."""
 
 import json
 import re

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wrapper.redaction import MASK, RedactedStream, Secrets
+from contracts.redaction import MASK, RedactedStream, Secrets
 
 KEY = "sk-ant-0123456789"
 QUOTED = 'pass"word\\with\nall'

@@ -122,7 +122,7 @@ async def _work(
             crew, credentials, consumers["JC_CMD", "mgr"], VERBS, settings.caps,
             clean=cleaning.carry_out, full=cleaning.no_room,
         )  # fmt: skip
-        warm = WarmPool(crew, docker, images, settings)
+        warm = WarmPool(crew, docker, images, used, settings)
         evidence = Evidence(crew, credentials, runtimes, settings)
         crew.ending = evidence.of_task
         node = Node(

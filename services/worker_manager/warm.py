@@ -21,6 +21,7 @@ from contracts.ids import WorkerId
 from contracts.worker import CreateWorker, Limits, Network, WorkerRecord
 from services.worker_manager.crew import Crew
 from services.worker_manager.images.build import Images
+from services.worker_manager.images.used import ImagesUsed
 from services.worker_manager.runtimes.docker import DockerRuntime
 from services.worker_manager.runtimes.warm import Warm
 from services.worker_manager.settings import ManagerSettings
@@ -53,12 +54,18 @@ class WarmPool:
     """Keeps some containers warm for the kinds of workers that were made lately."""
 
     def __init__(
-        self, crew: Crew, docker: DockerRuntime, images: Images, settings: ManagerSettings
+        self,
+        crew: Crew,
+        docker: DockerRuntime,
+        images: Images,
+        used: ImagesUsed,
+        settings: ManagerSettings,
     ) -> None:
         self._crew = crew
         self._docker = docker
         self._containers = docker.warm
         self._images = images
+        self._image_uses = used
         self._settings = settings
         self._warm: dict[Kind, list[Warm]] = defaultdict(list)
         self._used: dict[Kind, float] = {}
@@ -150,12 +157,19 @@ class WarmPool:
                 await self._quiet(stop)
                 try:
                     image = await self._images.ensure(kind.agent, kind.capabilities)
+                    await self._in_use(kind)
                     warm = await self._containers.make(image, kind.limits, kind.network)
                 except (EngineRefused, ImageBuildFailed, ImageMissing, InvalidMessage) as error:
                     log.warning("warm.not_made", agent=kind.agent, error=str(error))
                     del self._used[kind]  # until the next worker of this kind
                     break
                 self._warm[kind].append(warm)
+
+    async def _in_use(self, kind: Kind) -> None:
+        """A worker that adopts what is made for it here will not ask for its image."""
+        for tag in await self._images.tags(kind.agent, kind.capabilities):
+            for image in await self._images.stored(tag):
+                await self._image_uses.note(image)
 
     def _shares(self) -> dict[Kind, int]:
         """How many of each kind there should be."""

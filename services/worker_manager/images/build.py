@@ -104,6 +104,7 @@ class Images:
         self._lease = lease
         self._labels = dict(labels or {})
         self._still = asyncio.Lock()
+        self._sources: dict[str, bytes] | None = None
         self._builds: dict[str, _Build] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
@@ -197,8 +198,10 @@ class Images:
             for index, name in enumerate(capabilities)
         ]
         agent_file = await asyncio.to_thread(self._catalog.agent_file(agent).read_bytes)
+        if self._sources is None:  # of this process's own version, whatever is installed meanwhile
+            self._sources = await asyncio.to_thread(wrapper_sources)
+        sources = self._sources
         dockerfile, requirements = await asyncio.to_thread(base_files, packaged_images())
-        sources = await asyncio.to_thread(wrapper_sources)
         base_id = await self._image_id(self._base_image, progress)
         base = base_recipe(dockerfile, requirements, base_image=self._base_image, base_id=base_id)
         node_id = None

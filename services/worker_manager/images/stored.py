@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from services.worker_manager.runtimes.engine import Engine
+import docker
+
+from services.worker_manager.runtimes.ends import moment
+from services.worker_manager.runtimes.engine import Engine, absent_is_fine
 
 UNCHECKED = "-unchecked"
 """Ends the tag of an image until it has passed its checks."""
@@ -41,15 +44,29 @@ async def stored_images(engine: Engine, name: str | None = None) -> list[ImageOn
     Raises:
         EngineUnavailable: the engine does not answer.
     """
-    found: list[dict[str, Any]] = await engine.call(
-        lambda client: client.api.images(name, filters={"label": "jetcrew.kind"})
-    )
+    found = await engine.call(_all if name is None else lambda client: _one(client, name))
     return [
         _image(image, image["Labels"], tag)
         for image in found
         if image["Labels"].get("jetcrew.kind") in KINDS
         for tag in image["RepoTags"] or ()
+        if name in {None, tag}
     ]
+
+
+def _all(client: docker.DockerClient) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.api.images(filters={"label": "jetcrew.kind"})
+    return found
+
+
+def _one(client: docker.DockerClient, name: str) -> list[dict[str, Any]]:
+    """A list takes the engine a hundred times as long, even of one: it counts the bytes of all."""
+    with absent_is_fine():
+        image: dict[str, Any] = client.images.get(name).attrs
+        made = moment(image["Created"])
+        created = made.timestamp() if made else 0.0
+        return [image | {"Labels": image["Config"]["Labels"] or {}, "Created": created}]
+    return []
 
 
 def _image(image: Mapping[str, Any], labels: Mapping[str, str], tag: str) -> ImageOnDisk:

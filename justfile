@@ -48,6 +48,15 @@ soak *args:
 bench name *args:
     module="tests.bench.$1"; shift; uv run python -m "$module" "$@"
 
+# Run the real agents against a scripted provider and write down what they keep: docs/reference/agents.md
+agents *args:
+    uv run python -m tests.bench.agents "$@"
+    uv run python docs/generate.py
+
+# The same with the newest release of each; prints what is no longer kept, or newly so
+agents-latest *args:
+    uv run python -m tests.bench.agents --latest "$@"
+
 # Write docs/reference anew
 docs:
     uv run python docs/generate.py

@@ -10,10 +10,13 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from contracts.agent import Agent
 from contracts.schema import MESSAGES, document, dumps, violations
 from contracts.topology import COMMANDS, DOOR_ONLY, Bucket, Consumer, ObjectStore, Stream, Topology
 from services.api.document import published
+from services.kit.catalog import Catalog
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -42,6 +45,7 @@ def pages() -> dict[str, str]:
         "bus.md": bus(Topology()),
         "http.json": published(),
         "settings.md": settings(),
+        "agents.md": agents(),
     }
 
 
@@ -85,6 +89,59 @@ def bus(topology: Topology) -> str:
         ),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def agents() -> str:
+    """What is known of each agent, and what it kept when the matrix was last run."""
+    kept = json.loads(written("agents.json") or '{"agents": {}}')["agents"]
+    known = Catalog.load().agents
+    rows = list(dict.fromkeys(row for agent in kept.values() for row in agent["rows"]))
+    sections = [
+        "# Agents\n\nGenerated from `images/agents/*.toml` and `agents.json`; `just docs` writes it.",
+        table(
+            ("agent", "version", "what it is", "output", "key", "address of the provider",
+             "instructions", "resumes", "needs Node"),
+            map(agent_row, known.values()),
+        ),
+        "## What they keep\n\nEach row is a test against a scripted provider, with the real agent; `just agents` "
+        "runs them and writes `agents.json`. A number is the seconds it took, the start of the agent included, on "
+        "a machine of two busy cores; — is not run.",
+        table(
+            ("promise", *(f"{name} {agent['version']}" for name, agent in kept.items())),
+            (
+                (row, *(outcome(agent["rows"].get(row)) for agent in kept.values()))
+                for row in rows
+            ),
+        ),
+    ]  # fmt: skip
+    return "\n\n".join(sections) + "\n"
+
+
+def agent_row(agent: Agent) -> tuple[str, ...]:
+    """A row of the agents' table."""
+    address = f"`{agent.base_url_env}`" if agent.base_url_env else ""
+    file = f"`{agent.instructions_file}`" if agent.instructions_file else ""
+    version = agent.version if agent.install.npm else ""
+    resumes, node = ("yes" if each else "no" for each in (agent.resume, agent.install.node))
+    keys = code(agent.key_env)
+    return (
+        f"`{agent.name}`",
+        version,
+        agent.summary,
+        agent.output,
+        keys,
+        address,
+        file,
+        resumes,
+        node,
+    )
+
+
+def outcome(of: dict[str, Any] | None) -> str:
+    """How one row went with one agent."""
+    if of is None:
+        return "—"
+    return f"{of['seconds']} s" if of["kept"] else "**broken**"
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

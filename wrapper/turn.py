@@ -230,7 +230,7 @@ class _Turn:
     def _tell(self, notes: list[Noted]) -> None:
         for note in notes:
             self.listener.noted(note)
-        if not self.adapter.ends_with_event:
+        if not self.adapter.has_events:
             return
         reading = self.adapter.reading
         if self.enough is None:

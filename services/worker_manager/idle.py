@@ -37,8 +37,9 @@ def seconds(asked: float | None, otherwise: float) -> float:
     return wanted or math.inf
 
 
-LOOK_AT_LEAST = 60.0
-"""Seconds between two looks at a worker that rests, though nothing hints at anything."""
+LOOK_AT_LEAST = 600.0
+"""Seconds between two looks at a worker that rests, though neither hints nor the node's own looks at all records,
+prompts and units found anything."""
 
 
 class Rest:

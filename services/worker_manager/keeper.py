@@ -25,12 +25,12 @@ from contracts.errors import (
 )
 from contracts.events import TaskEnd, TaskState, WorkerState
 from contracts.ids import TaskId, WorkerId
+from contracts.worker import Runtime as RuntimeName
 from contracts.worker import WorkerRecord
-from services.worker_manager import moves
 from services.worker_manager.commands import DELETED
-from services.worker_manager.dispatch import dispatch
 from services.worker_manager.evidence import Look
-from services.worker_manager.idle import Breath, Patience, Rest
+from services.worker_manager.idle import Rest
+from services.worker_manager.idling import Idling
 from services.worker_manager.runtimes import Exit, Runtime, Unit, removed
 from services.worker_manager.starting import prepare, unit_spec
 from services.worker_manager.surroundings import Surroundings
@@ -48,12 +48,14 @@ class Keeper:
         self._crew = around.crew
         self._wake = asyncio.Event()
         self._seen = 0
+        self.runtime: RuntimeName | None = None
+        """Where its unit runs, as last seen."""
         self._rest = Rest(around.settings.tick)
         self._unit: Unit | None = None
         self._began_here: int | None = None
         self._started_at = 0.0
         self._cancel_told_at = 0.0
-        self._breath = Breath()
+        self._idling = Idling(name, around, self._rest, self.wake)
 
     @property
     def _bus(self) -> Bus:
@@ -107,7 +109,7 @@ class Keeper:
         if held is None:
             return True
         record = held.value
-        self._seen = held.revision
+        self._seen, self.runtime = held.revision, record.runtime
         if record.state != "starting":
             self._around.turns.give_back(self.name)
         match record.state:
@@ -201,61 +203,13 @@ class Keeper:
             return
         await self._around.open_bus(record)
         if record.state == "ready":
-            await self._serve(record, runtime)
+            await self._idling.serve(record, runtime)
         elif record.state == "paused":
-            await self._keep_frozen(record, runtime, unit)
+            await self._idling.keep_frozen(record, runtime, unit)
         elif record.state == "busy" and record.task is not None:
             await self._watch_task(record, record.task, runtime)
         if record.state in {"ready", "busy"}:
             await self._listen(runtime)
-
-    async def _serve(self, record: WorkerRecord, runtime: Runtime) -> None:
-        """Give a ready worker its next task; or let it rest, freeze it, or end it when there is none."""
-        if (stored := await self._crew.waiting(self.name)) is not None:
-            if await dispatch(self._crew, record, stored):
-                self.wake()
-            return
-        to_pause, to_expiry = self._patience(record)
-        if to_expiry <= 0:
-            await self._expire()
-        elif record.desired == "paused" or to_pause <= 0:
-            reason = "idle" if record.desired == "running" else None
-            if await self._move("paused", desired="paused", reason=reason) is not None:
-                await runtime.pause(self.name)
-                self._breath.frozen()
-                log.info("unit.paused", unit=record.unit, reason=reason)
-                self.wake()
-        else:
-            self._rest.until(min(to_pause, to_expiry))
-
-    async def _keep_frozen(self, record: WorkerRecord, runtime: Runtime, unit: Unit) -> None:
-        """Thaw a paused worker for a task, or because somebody says so; else keep it frozen, but for a breath
-        now and then."""
-        waiting = await self._crew.waiting(self.name) is not None
-        _, to_expiry = self._patience(record)
-        if waiting or record.desired == "running":
-            await runtime.resume(self.name)
-            self._around.last_beat[self.name] = time.monotonic()
-            await self._move("ready", desired="running")
-            self.wake()
-        elif to_expiry <= 0:
-            await self._expire()
-        else:
-            breathing = self._breath.due()
-            if breathing and unit.state == "paused":
-                await runtime.resume(self.name)
-            elif not breathing and unit.state == "running":
-                await runtime.pause(self.name)
-            self._rest.until(min(self._breath.left(), to_expiry))
-
-    def _patience(self, record: WorkerRecord) -> tuple[float, float]:
-        patience = Patience.of(record.spec, self._around.settings)
-        return patience.left(record, self._crew.clock())
-
-    async def _expire(self) -> None:
-        log.info("worker.expired")
-        await self._move("stopping", desired="stopped", reason="idle")
-        self.wake()
 
     async def _watch_task(self, record: WorkerRecord, task: TaskId, runtime: Runtime) -> None:
         """See to it that the task ends: cancelled or overdue, and its wrapper does nothing about it."""
@@ -382,7 +336,4 @@ class Keeper:
         return self._unit
 
     async def _move(self, state: WorkerState, **changes: Any) -> WorkerRecord | None:
-        at = self._crew.clock()
-        return await self._crew.workers.change(
-            self.name, lambda record: moves.worker(record, state, at, **changes)
-        )
+        return await self._crew.move(self.name, state, **changes)

@@ -6,7 +6,7 @@ import structlog
 from msgspec.structs import replace
 
 from contracts.errors import ResourceExhausted
-from contracts.ids import NodeId, WorkerId
+from contracts.ids import NodeId
 from contracts.worker import WorkerRecord, line
 from services.worker_manager import moves
 from services.worker_manager.capacity import Capacity
@@ -16,34 +16,34 @@ from services.worker_manager.settings import ManagerSettings
 
 log = structlog.get_logger()
 
+Claim = Callable[[WorkerRecord], Awaitable[bool]]
+"""Takes a worker for this node; False when another one has taken it."""
+
 BEHIND = "others came before it"
 
 
 class Line:
     """Lets in whom this node has room for, and says of the others why they wait. Every node does so; the
-    compare-and-set of `claim` decides whose a worker is."""
+    compare-and-set of a claim decides whose a worker is."""
 
     def __init__(
         self,
         crew: Crew,
         settings: ManagerSettings,
         capacity: Callable[[], Awaitable[Capacity]],
-        claim: Callable[[WorkerRecord], Awaitable[bool]],
     ) -> None:
         self._crew = crew
         self._settings = settings
         self._node = NodeId(settings.node)
         self._capacity = capacity
-        self._claim = claim
 
-    async def admit(self, records: Iterable[WorkerRecord]) -> list[WorkerId]:
-        """Go through the line once; whom this node has taken."""
+    async def admit(self, records: Iterable[WorkerRecord], claim: Claim) -> None:
+        """Go through the line once; `claim` those there is room for."""
         everybody = list(records)
         if not (waiting := line(everybody)):
-            return []
+            return
         live = [r for r in everybody if r.node == self._node and not r.ended]
         capacity = await self._capacity()
-        admitted: list[WorkerId] = []
         gone, closed = 0, False
         for place, record in enumerate(waiting, 1):
             why = capacity.never(record.spec)
@@ -56,10 +56,8 @@ class Line:
                 await self._wait(record, place - gone, why)
                 continue
             gone += 1
-            if await self._claim(record):
+            if await claim(record):
                 live.append(record)
-                admitted.append(record.name)
-        return admitted
 
     async def _wait(self, record: WorkerRecord, place: int, why: str) -> None:
         """Record why it waits; an event tells it once. Its place changes with every start before it, so that

@@ -1,13 +1,14 @@
 """The node: claims workers that nobody keeps, oldest first, and gives each a keeper."""
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Callable
 
 import structlog
 
-from contracts.errors import BusUnavailable, Conflict, JetcrewError
+from contracts.errors import BusUnavailable, Conflict, EngineUnavailable, JetcrewError
 from contracts.events import TaskEnd, TaskState, WorkerState
 from contracts.ids import NodeId, TaskId, WorkerId
 from contracts.worker import Runtime as RuntimeName
@@ -24,6 +25,10 @@ log = structlog.get_logger()
 
 REPAIR_EVERY = 60.0
 """Seconds between two looks for what died between two records."""
+SURVEY_EVERY = 30.0
+"""Seconds between two looks at all units."""
+BELIEVED = 5.0
+"""Seconds that a runtime which answered is taken to be there."""
 BREATHER = 3.0, 0.5
 """How long the node rests after a look, whatever wakes it: so many times as long as the look took, and so many
 seconds at most. Many workers asked for at once share their looks."""
@@ -38,7 +43,8 @@ class Node:
         self._settings = around.settings
         self._id = NodeId(around.settings.node)
         self._keepers: dict[WorkerId, Keeper] = {}
-        self._line = Line(self._crew, around.settings, around.capacity, self._claim)
+        self._line = Line(self._crew, around.settings, around.capacity)
+        self._seen_at: dict[RuntimeName, float] = {}
         self._wake = asyncio.Event()
         self._crew.on_worker.append(self._poked)
 
@@ -69,6 +75,7 @@ class Node:
         asking = asyncio.get_running_loop().create_task(_set_after(stop, self.wake_all))
         repaired = -math.inf
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._survey(stop), name="survey")
             try:
                 while not stop.is_set():
                     self._wake.clear()
@@ -95,8 +102,13 @@ class Node:
             mine = record.node == self._id and not self._finished(record)
             if mine or (record.node is None and record.state == "stopping"):
                 self._keep(group, record.name, stop).notice(held.revision)
-        for name in await self._line.admit(held.value for held in records.values()):
-            self._keep(group, name, stop)
+
+        async def take(record: WorkerRecord) -> bool:
+            if taken := await self._claim(record):
+                self._keep(group, record.name, stop)
+            return taken
+
+        await self._line.admit((held.value for held in records.values()), take)
         await self._remind()
 
     async def _remind(self) -> None:
@@ -104,6 +116,23 @@ class Node:
         if any(keeper.resting for keeper in self._keepers.values()):
             for worker in await self._crew.with_prompts():
                 self.task_came(worker)
+
+    async def _survey(self, stop: asyncio.Event) -> None:
+        """Look at workers that rest while their unit does not run any more: the hint of its end was lost. One
+        question about all units, where a look at each would cost as much as all the rest together."""
+        while not stop.is_set():
+            await set_within(stop, SURVEY_EVERY)
+            with contextlib.suppress(EngineUnavailable):
+                for runtime in self._around.runtimes.values():
+                    if resting := self._resting(runtime.name):
+                        alive = {u.worker for u in await runtime.list() if u.state != "exited"}
+                        for keeper in resting:
+                            if keeper.name not in alive:
+                                keeper.wake()
+
+    def _resting(self, runtime: RuntimeName) -> list[Keeper]:
+        keepers = self._keepers.values()
+        return [keeper for keeper in keepers if keeper.resting and keeper.runtime == runtime]
 
     async def watch_exits(self, stop: asyncio.Event) -> None:
         """Look at a worker as soon as its unit ends."""
@@ -170,12 +199,20 @@ class Node:
         wanted = record.spec.runtime
         if wanted == "auto":
             wanted = self._settings.runtime
-        runtimes = self._around.runtimes
         if wanted == "auto":
-            return "docker" if await runtimes["docker"].available() is None else "process"
-        if (why := await runtimes[wanted].available()) is not None:
+            return "docker" if await self._lacking("docker") is None else "process"
+        if (why := await self._lacking(wanted)) is not None:
             raise JetcrewError(f"no {wanted} runtime here: {why}")
         return wanted
+
+    async def _lacking(self, runtime: RuntimeName) -> str | None:
+        """Why workers cannot run in it here, if they cannot; that they can is believed for a while."""
+        if time.monotonic() - self._seen_at.get(runtime, -math.inf) < BELIEVED:
+            return None
+        why = await self._around.runtimes[runtime].available()
+        if why is None:
+            self._seen_at[runtime] = time.monotonic()
+        return why
 
     async def _now_busy(self, worker: WorkerId, task: TaskId) -> None:
         at = self._crew.clock()

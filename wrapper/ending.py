@@ -11,6 +11,8 @@ from wrapper.output.reading import shortened
 from wrapper.turn import Ran, Stop
 from wrapper.verdict import VerdictProblem
 
+LONGEST_PAUSE = timedelta(days=8)
+"""Providers count by the week at most; what says more is no moment at all."""
 _SHELL_SIGKILL = 137  # how a shell passes on that its command was killed
 
 
@@ -71,15 +73,18 @@ def classify(agent: Agent, text: str) -> tuple[str, datetime | None] | None:
 
 
 def _until(said: dict[str, str]) -> datetime | None:
+    if not said.keys() & {"epoch", "minutes", "seconds"}:
+        return None
+    now = datetime.now(UTC)
     try:
         if "epoch" in said:
-            return datetime.fromtimestamp(float(said["epoch"]), UTC)
-        if "seconds" in said or "minutes" in said:
+            until = datetime.fromtimestamp(float(said["epoch"]), UTC)
+        else:
             wait = 60 * float(said.get("minutes", 0)) + float(said.get("seconds", 0))
-            return datetime.now(UTC) + timedelta(seconds=wait)
+            until = now + timedelta(seconds=wait)
     except (ValueError, OverflowError, OSError):  # a number beyond all time
         return None
-    return None
+    return until if until - now < LONGEST_PAUSE else None
 
 
 def judged(ran: Ran, verdict: Verdict | VerdictProblem) -> Ending:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -22,6 +23,9 @@ Take = Callable[[StreamName, bytes], None]
 
 CHUNK = 65_536
 """Bytes read at once; while they are taken the program's pipe fills and it waits."""
+ROOM = 1_048_576
+"""Bytes that a pipe holds. Some agents end without waiting for their last words to be read, and begin by
+repeating their prompt: what does not fit is lost."""
 _AFTER_THE_END = 2.0
 """Seconds until a program that does not die of SIGKILL (stuck in the kernel) is left behind."""
 
@@ -176,5 +180,11 @@ def _start(
         raise NotStarted(f"{name} could not be started: {error}") from None
     finally:
         os.close(given)
+    for pipe in (popen.stdout, popen.stderr):
+        assert pipe is not None
+        with contextlib.suppress(
+            OSError
+        ):  # beyond what one user may have: the usual 64 KiB will do
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, ROOM)
     family.own.add(popen.pid)
     return AgentProcess(popen, family, run, asyncio.get_running_loop())

@@ -1,6 +1,7 @@
 """Commands of one's own as agents, and agents that do nothing but try again."""
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,16 @@ async def test_its_error_is_classified(tmp_path: Path) -> None:
 def test_without_its_command_it_is_refused_with_the_name_of_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationInvalid, match=r"agent custom needs the variable CUSTOM_COMM"):
         Bench(tmp_path, CUSTOM).place()
+
+
+async def test_last_words_that_nobody_waited_for_are_not_lost(tmp_path: Path) -> None:
+    """Node ends its programs without writing what a full pipe did not take."""
+    program = f"import os; os.set_blocking(1, False); os.write(1, b'x' * 600_000 + b'{GOOD}')"
+    ada = custom(tmp_path, f"{sys.executable} -c {shlex.quote(program)}")
+
+    done = await ada.attempt("go")
+
+    assert done.state == "succeeded"
 
 
 @pytest.mark.parametrize(

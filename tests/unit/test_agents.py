@@ -4,6 +4,7 @@ import json
 import re
 import tomllib
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,80 @@ def test_errors_of_claude_are_classified(text: str, reason: str | None) -> None:
     found = classify(agent_of("claude"), text)
 
     assert (found and found[0]) == reason
+
+
+BROKEN = "stream disconnected before completion: error sending request for url"
+QUOTA = (
+    "[API Error: slow down]\nPlease wait and try again later. To increase your limits, request a quota increase "
+    "through AI Studio, or switch to another /auth method"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("factory", '401 {"type":"error","error":{"type":"authentication_error"}}', "auth"),
+        ("factory", "Authentication failed. Please log in using /login or set a valid key", "auth"),
+        ("factory", '429 {"type":"error","error":{"type":"rate_limit_error"}}', "rate-limited"),
+        ("factory", '500 {"type":"error","error":{"type":"api_error"}}', "provider-error"),
+        ("codex", "unexpected status 401 Unauthorized: Incorrect API key provided.", "auth"),
+        ("codex", "Missing environment variable: `OPENAI_API_KEY`.", "auth"),
+        ("codex", "exceeded retry limit, last status: 429 Too Many Requests", "rate-limited"),
+        ("codex", "experiencing high demand, which may cause", "overloaded"),
+        ("codex", BROKEN, "provider-error"),
+        ("codex", "no rollout found for thread id 01a2", "session-lost"),
+        ("gemini", '[API Error: {"error":{"code":400,"message":"API key not valid."}}]', "auth"),
+        ("gemini", "you must specify the GEMINI_API_KEY environment variable", "auth"),
+        ("gemini", QUOTA, "rate-limited"),
+        ("gemini", '[API Error: {"error":{"code":503,"status":"UNAVAILABLE"}}]', "overloaded"),
+        ("gemini", '[API Error: {"error":{"code":500,"status":"INTERNAL"}}]', "provider-error"),
+        ("opencode", "401 Incorrect API key provided.", "auth"),
+        ("opencode", "429 slow down", "rate-limited"),
+        ("opencode", "500 broken", "provider-error"),
+        ("opencode", "The model stopped before its end: length.", "context-overflow"),
+        ("qwen", "error_during_execution: [API Error: 401 Incorrect API key provided.]", "auth"),
+        ("qwen", "error_during_execution: [API Error: 429 slow down]", "rate-limited"),
+        ("qwen", "error_during_execution: [API Error: 500 broken]", "provider-error"),
+        ("custom", "HTTP 529 overloaded", "overloaded"),
+    ],
+)
+def test_errors_of_the_other_agents_are_classified(name: str, text: str, reason: str) -> None:
+    found = classify(agent_of(name), text)
+
+    assert (found and found[0]) == reason
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wait"),
+    [
+        ("codex", "Rate limit reached for gpt-5.5. Please try again in 1m30.5s.", 90.5),
+        ("codex", "Rate limit reached. Please try again in 20s.", 20),
+        (
+            "gemini",
+            '{"error":{"code":429,"message":"Quota exceeded. Please retry in 34.07s."}}',
+            34,
+        ),
+        ("opencode", "429 Rate limit reached. Please try again in 1.2s", 1.2),
+        ("qwen", "[API Error: 429 Please try again in 2m0s]", 120),
+    ],
+)
+def test_a_provider_that_says_for_how_long_is_believed(name: str, text: str, wait: float) -> None:
+    found = classify(agent_of(name), text)
+
+    assert found is not None
+    reason, until = found
+    assert reason == "rate-limited"
+    assert until is not None
+    assert abs((until - datetime.now(UTC)).total_seconds() - wait) < 5
+
+
+def test_the_end_of_claudes_pause_is_a_moment_or_unknown() -> None:
+    claude, soon = agent_of("claude"), datetime.now(UTC).replace(microsecond=0) + timedelta(hours=3)
+    at = f"Claude AI usage limit reached|{soon.timestamp():.0f}"
+
+    assert classify(claude, at) == ("rate-limited", soon)
+    assert classify(claude, "usage limit reached|9999999999") == ("rate-limited", None)
+    assert classify(claude, "Request rejected (429) · slow down") == ("rate-limited", None)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ JetcrewError
 ├── LeaseLost               a lease is someone else's by now
 ├── TopologyDrift           the streams on the server are not the ones this version uses
 ├── NodeInUse               another worker manager works on the same state directory
+├── NodeNameTaken           another node of the crew bears this name
 ├── EngineUnavailable       the container engine does not answer
 ├── EngineRefused           the container engine answers, and will not do it
 │   └── ImageMissing        there is no image by that tag
@@ -143,6 +144,15 @@ class NodeInUse(JetcrewError):
     def __init__(self, directory: object) -> None:
         super().__init__(
             f"another worker manager works on {directory}; stop it, or choose another JETCREW_STATE_DIR"
+        )
+
+
+class NodeNameTaken(JetcrewError):
+    """Another worker manager of this crew is there under the same node name."""
+
+    def __init__(self, node: str, owner: str) -> None:
+        super().__init__(
+            f"node name {node!r} is taken by the worker manager at {owner}; give this one another JETCREW_NODE"
         )
 
 

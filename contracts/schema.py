@@ -33,6 +33,7 @@ from contracts.asks import (
 from contracts.events import Event
 from contracts.evidence import Evidence
 from contracts.image import Cleaned, CleanUp, ImageRecord
+from contracts.node import NodeRecord
 from contracts.reports import Heartbeat, Output, Report
 from contracts.results import Result
 from contracts.task import AnswerTask, CancelTask, SubmitTask, TaskRecord
@@ -86,6 +87,7 @@ MESSAGES: dict[str, Any] = {
     "res": Result,
     "kv.jc_worker": WorkerRecord,
     "kv.jc_task": TaskRecord,
+    "kv.jc_node": NodeRecord,
     "kv.jc_image": ImageRecord,
     "object.evidence": Evidence,
     "boot.berth": Berth,

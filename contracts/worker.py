@@ -180,13 +180,16 @@ WORKER_TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     "ready": frozenset({"busy", "paused", "starting", "stopping", "failed", "lost"}),
     "busy": frozenset({"ready", "starting", "stopping", "failed", "lost"}),
     "paused": frozenset({"ready", "starting", "stopping", "failed", "lost"}),
-    "lost": frozenset({"starting", "ready", "busy", "paused", "stopping", "failed"}),
+    "lost": frozenset({"building", "starting", "ready", "busy", "paused", "stopping", "failed"}),
     "stopping": frozenset({"stopped", "failed"}),
     "stopped": frozenset(),
     "failed": frozenset({"stopping", "stopped"}),
 }
 """From a state to the states it may become; `starting` again is a unit that ended and is replaced. `stopped` ends a worker; a later one of the same name is a
 new incarnation. A `failed` worker can still be deleted."""
+
+
+WORKER_ENDED: frozenset[WorkerState] = frozenset({"stopped", "failed"})
 
 
 class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -225,6 +228,9 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     not_kept: str = ""
     """Why there is none, when there should be."""
     keep_workspace: bool = False
+    fenced: bool = False
+    """Its credential is revoked because its node is gone: what may still run of it is not to be believed, and
+    is replaced when the node comes back."""
     ready_at: Instant | None = None
     idle_since: Instant | None = None
     """Since when it has had no task, while it is `ready` or `paused`."""
@@ -240,7 +246,7 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def ended(self) -> bool:
         """Whether the worker is over: nothing runs, and its name is free."""
-        return self.state in {"stopped", "failed"}
+        return self.state in WORKER_ENDED
 
     @property
     def waits(self) -> bool:

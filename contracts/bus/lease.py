@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from msgspec import Struct
@@ -18,22 +18,30 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+class Owned(Protocol):
+    """What a lease may hold: a Struct that says whose it is."""
+
+    @property
+    def owner(self) -> str: ...
+
+
 class Holder(Struct, frozen=True, kw_only=True):
-    """The value of a lease: who has it."""
+    """The value of a lease that says nothing else: who has it."""
 
     owner: str
 
 
 class Lease:
-    """The lease `key` of a bucket, for one owner.
+    """The lease `key` of a bucket, for one owner, or for the owner of a `value` that says more; that may be
+    replaced between renewals.
 
     `revision` grows with every change and serves as fencing token. After `deadline` (monotonic clock) the
     owner must not act on it, whatever the server says later.
     """
 
-    def __init__(self, bus: "Bus", bucket: str, key: str, owner: str, ttl: float) -> None:
-        self._bucket: Bucket[Holder] = bus.bucket(bucket, Holder)
-        self._holder = Holder(owner=owner)
+    def __init__(self, bus: "Bus", bucket: str, key: str, owner: "str | Owned", ttl: float) -> None:
+        self.value: Any = Holder(owner=owner) if isinstance(owner, str) else owner
+        self._bucket: Bucket[Any] = bus.bucket(bucket, type(self.value))
         self.key = key
         self.ttl = ttl
         self.revision = 0
@@ -48,14 +56,14 @@ class Lease:
         """Try to get it; False when another owner has it."""
         began = time.monotonic()
         try:
-            self.revision = await self._bucket.create(self.key, self._holder, ttl=self.ttl)
+            self.revision = await self._bucket.create(self.key, self.value, ttl=self.ttl)
         except Conflict:
             current = await self._bucket.get(self.key)
-            if current is None or current.value != self._holder:
+            if current is None or current.value.owner != self.value.owner:
                 return False
             try:  # ours, from before a restart
                 self.revision = await self._bucket.update(
-                    self.key, self._holder, current.revision, ttl=self.ttl
+                    self.key, self.value, current.revision, ttl=self.ttl
                 )
             except Conflict:
                 return False
@@ -71,11 +79,11 @@ class Lease:
         began = time.monotonic()
         try:
             self.revision = await self._bucket.update(
-                self.key, self._holder, self.revision, ttl=self.ttl
+                self.key, self.value, self.revision, ttl=self.ttl
             )
         except Conflict:
             self.deadline = 0.0
-            raise LeaseLost(f"lease {self.key} is no longer {self._holder.owner}'s") from None
+            raise LeaseLost(f"lease {self.key} is no longer {self.value.owner}'s") from None
         self.deadline = began + self.ttl
 
     async def release(self) -> None:

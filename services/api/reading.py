@@ -17,8 +17,9 @@ from contracts.events import ArtifactRef
 from contracts.evidence import EVIDENCE_BYTES
 from contracts.ids import TaskId, WorkerId
 from contracts.image import ImageRecord
+from contracts.node import NodeRecord
 from contracts.task import TaskRecord
-from contracts.topology import IMAGE, TASK, WORKER
+from contracts.topology import IMAGE, NODE, TASK, WORKER
 from contracts.worker import WorkerRecord, places
 from services.api.problems import RecordUnreadable
 from services.api.views import image_shown, task_summary, worker_summary
@@ -45,6 +46,7 @@ class Reader:
         self._bus = bus
         self._workers = bus.bucket(WORKER, WorkerRecord)
         self._tasks = bus.bucket(TASK, TaskRecord)
+        self._nodes = bus.bucket(NODE, NodeRecord)
         self.workers = Index(bus, self._workers, WorkerRecord, worker_summary)
         self.tasks = Index(bus, self._tasks, TaskRecord, task_summary)
         self.images = Index(bus, bus.bucket(IMAGE, ImageRecord), ImageRecord, image_shown)
@@ -98,6 +100,11 @@ class Reader:
         if artifact is None:
             raise NotThere(f"{found.name} is not kept any more")
         return objects.read(artifact)
+
+    async def nodes(self) -> list[NodeRecord]:
+        """The nodes that are there."""
+        async with answering(self._bus):
+            return [held.value for held in (await self._nodes.list()).values()]
 
     async def page(self, stream: str, subject: str, after: int, limit: int) -> list[Stored]:
         """Up to `limit` messages of a stream with sequences above `after`, oldest first."""

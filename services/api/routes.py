@@ -11,7 +11,7 @@ from contracts.errors import InvalidMessage
 from contracts.events import TaskState, WorkerState
 from contracts.ids import TaskId, WorkerId
 from contracts.task import TaskRecord
-from contracts.worker import WorkerRecord, places
+from contracts.worker import WORKER_ENDED, WorkerRecord, places
 from services.api.paging import page_of_tasks, page_of_workers
 from services.api.params import (
     Filter,
@@ -24,7 +24,8 @@ from services.api.params import (
     states_of,
 )
 from services.api.reading import Reader
-from services.api.views import Health, Images, Tasks, Workers
+from services.api.views import Health, Images, Nodes, Tasks, Workers
+from services.kit.nodes import shown_nodes
 
 
 @get("/v1/workers", responses=problems(401, 422, 503))
@@ -111,6 +112,14 @@ async def list_images(
     return Images(items=[known[key] for key in keys[:limit]], next=rest)
 
 
+@get("/v1/nodes", responses=problems(401, 503))
+async def list_nodes(reader: NamedDependency[Reader]) -> Nodes:
+    """Nodes: those that are there, and those that are gone while workers are theirs."""
+    workers = (await reader.workers.now()).values()
+    owners = [worker.node for worker in workers if worker.state not in WORKER_ENDED]
+    return Nodes(items=shown_nodes(await reader.nodes(), owners))
+
+
 @get("/healthz")
 async def healthz() -> Health:
     """The process is alive."""
@@ -124,4 +133,4 @@ async def readyz(reader: NamedDependency[Reader]) -> Health:
     return Health()
 
 
-ROUTES = (list_workers, get_worker, list_tasks, get_task, list_images, healthz, readyz)
+ROUTES = (list_workers, get_worker, list_tasks, get_task, list_images, list_nodes, healthz, readyz)

@@ -9,6 +9,7 @@ from contracts.ids import Instant, NodeId, TaskId, WorkerId
 from contracts.image import ImageRecord
 from contracts.task import TaskRecord
 from contracts.worker import Desired, Runtime, WorkerRecord
+from services.kit.nodes import NodeShown
 
 SUMMARY_CHARS = 500
 """Characters of an agent's own summary that a list repeats."""
@@ -82,6 +83,12 @@ class Images(Struct, frozen=True, kw_only=True):
     items: list[ImageRecord]
     next: str | None
     """What `after` has to be for the next page; null on the last one."""
+
+
+class Nodes(Struct, frozen=True, kw_only=True):
+    """The nodes of the crew, by name."""
+
+    items: list[NodeShown]
 
 
 class EventItem(Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ COMMANDS = {
     "run": ("run", "Give one prompt to an agent and follow it to its verdict."),
     "worker": ("worker", "Create, list, show, delete workers; read their output."),
     "task": ("task", "Submit, list, show, await, cancel tasks; read their events."),
+    "node": ("node", "List the nodes of the crew."),
     "image": ("image", "List worker images, and remove what nothing needs any more."),
     "events": ("events", "Follow what happens in the crew."),
     "doctor": ("doctor", "Look for what is missing or wrong, and say what to do."),

@@ -35,6 +35,7 @@ from services.worker_manager.images.told import ImagesTold
 from services.worker_manager.images.used import ImagesUsed, image_id
 from services.worker_manager.intake import Intake
 from services.worker_manager.node import Node
+from services.worker_manager.nodes import Overseer, Presence
 from services.worker_manager.parcels import Parcels
 from services.worker_manager.runtimes import Runtime
 from services.worker_manager.runtimes.docker import DockerRuntime
@@ -74,6 +75,7 @@ async def run(settings: ManagerSettings) -> None:
 
     Raises:
         NodeInUse: another manager works on this state directory.
+        NodeNameTaken: another one of the crew bears this node's name.
         BusClosed, TopologyDrift, ConfigurationInvalid: it cannot work, or not go on.
     """
     state, topology = settings.state, settings.topology
@@ -125,37 +127,47 @@ async def _work(
         warm = WarmPool(crew, docker, images, used, settings)
         evidence = Evidence(crew, credentials, runtimes, settings)
         crew.ending = evidence.of_task
-        node = Node(
-            Surroundings(
-                crew=crew,
-                credentials=credentials,
-                commands=commands,
-                settings=settings,
-                runtimes=runtimes,
-                ensure_image=ImagesTold(bus, images, used).ensure,
-                open_bus=_way_in(settings, forwarders),
-                close_bus=forwarders.close,
-                capacity=NodeCapacity(settings, engine, disk.full).now,
-                turns=Turns(settings.parallel_starts),
-                evidence=evidence,
-                last_beat=testimony.last_beat,
-                warm=warm,
-            )
+        around = Surroundings(
+            crew=crew,
+            credentials=credentials,
+            commands=commands,
+            settings=settings,
+            runtimes=runtimes,
+            ensure_image=ImagesTold(bus, images, used).ensure,
+            open_bus=_way_in(settings, forwarders),
+            close_bus=forwarders.close,
+            capacity=NodeCapacity(settings, engine, disk.full).now,
+            turns=Turns(settings.parallel_starts),
+            last_beat=testimony.last_beat,
+            warm=warm,
+            evidence=evidence,
         )
+        node = Node(around)
+        presence = Presence(around, node.kept)
+        await presence.take()
         doors = Doors(crew, credentials, diagnosis)
         async with diagnosis.opened(), cleaning.opened(), _answering(bus, crew, testimony, doors):
             log.info("manager.ready", node=settings.node, url=settings.url)
             await serve(
                 {
                     **_consuming(bus, commands, intake, testimony),
-                    "node": node.run,
+                    **_keeping(around, node, presence),
                     "cleaning": cleaning.run,
-                    "exits": node.watch_exits,
-                    "changes": Watch(node, crew).run,
                     "warm containers": warm.run,
                     "connection": _until_closed(bus),
                 }
             )
+
+
+def _keeping(around: Surroundings, node: Node, presence: Presence) -> dict[str, Job]:
+    """The jobs that keep this node's workers, and look after those of nodes that are gone."""
+    return {
+        "presence": presence.run,
+        "nodes": Overseer(around).run,
+        "node": node.run,
+        "exits": node.watch_exits,
+        "changes": Watch(node, around.crew).run,
+    }
 
 
 def _consuming(

@@ -119,6 +119,12 @@ class Crew:
             await self.freed(done)
         return done
 
+    async def fail_attempt(self, task: TaskId | None, end: TaskEnd) -> None:
+        """Fail a task if it runs: with attempts left it is queued once more."""
+        held = await self.tasks.get(task) if task is not None else None
+        if held is not None and held.value.state == "running":
+            await self.end(held.value.id, "failed", end, attempt=held.value.attempt)
+
     async def finish(self, record: TaskRecord, report: Finished) -> TaskRecord | None:
         """End a task as the wrapper of its run reports; None when that run has ended already."""
         if not moves.reported_by_its_run(record, report.attempt, report.run):

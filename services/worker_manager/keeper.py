@@ -31,6 +31,7 @@ from services.worker_manager.commands import DELETED
 from services.worker_manager.evidence import Look
 from services.worker_manager.idle import Rest
 from services.worker_manager.idling import Idling
+from services.worker_manager.recovery import recovered
 from services.worker_manager.runtimes import Exit, Runtime, Unit, removed
 from services.worker_manager.starting import prepare, unit_spec
 from services.worker_manager.surroundings import Surroundings
@@ -117,8 +118,10 @@ class Keeper:
                 await self._build(record)
             case "starting":
                 await self._start(record)
-            case "ready" | "busy" | "paused" | "lost":
+            case "ready" | "busy" | "paused":
                 await self._tend(record)
+            case "lost":
+                await self._recover(record)
             case "stopping":
                 await self._end(record)
             case "failed":
@@ -218,7 +221,7 @@ class Keeper:
             await self._move("ready", task=None)
             self.wake()
             return
-        if held.value.ended:
+        if held.value.state != "running":
             await self._crew.freed(held.value)
             return
         work = held.value
@@ -239,7 +242,8 @@ class Keeper:
             await runtime.stop(self.name, 0.0)
             state: TaskState = "timed-out" if timed_out else "cancelled"
             detail = "its wrapper did not end it; the worker was killed"
-            await self._crew.end(task, state, TaskEnd(reason=reason, detail=detail))
+            end = TaskEnd(reason=reason, detail=detail)
+            await self._crew.end(task, state, end, attempt=work.attempt)
             self.wake()
 
     async def _listen(self, runtime: Runtime) -> None:
@@ -253,20 +257,26 @@ class Keeper:
             await runtime.stop(self.name, 0.0)
             self.wake()
 
+    async def _recover(self, record: WorkerRecord) -> None:
+        unit = await self._find(runtime := self._runtime(record))
+        if not await recovered(self._around, record, runtime, unit):
+            await self._ended_unit(record, unit)
+        self.wake()
+
     # -- ends -------------------------------------------------------------------------------------
 
     async def _ended_unit(self, record: WorkerRecord, unit: Unit | None) -> None:
         """Its unit is gone and was not told to go: end its task, then replace it or give it up."""
         ended = (unit.exit if unit else None) or Exit(reason="unknown")
         log.warning("unit.ended", reason=ended.reason, code=ended.code, state=record.state)
-        if record.state == "busy" and record.task is not None:
+        if record.state in {"busy", "lost"}:
             end = TaskEnd(
                 reason="no-result" if ended.code == 0 else ended.reason,
                 detail=f"its worker ended ({ended.reason}) before the task did",
                 exit_code=ended.code,
                 signal=ended.signal,
             )
-            await self._crew.end(record.task, "failed", end)
+            await self._crew.fail_attempt(record.task, end)
         kept = await self._around.evidence.of_unit(record, ended.reason, ended)
         if record.restarts >= self._around.settings.max_restarts:
             tail = ended.log_tail.strip().replace("\n", " | ")[-500:]

@@ -161,6 +161,16 @@ def inspected(
     return _owing(record, f"w:{record.name}:{record.incarnation}", event)
 
 
+def found(
+    record: WorkerRecord, task: TaskId | None, at: datetime, *, paused: bool
+) -> WorkerRecord | None:
+    """The lost worker whose node is back and has found its unit alive, `task` running in it."""
+    if record.state != "lost" or record.fenced:
+        return None
+    state: WorkerState = "busy" if task is not None else "paused" if paused else "ready"
+    return worker(record, state, at, task=task)
+
+
 # -- tasks --------------------------------------------------------------------------------------
 
 

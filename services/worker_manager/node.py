@@ -64,6 +64,10 @@ class Node:
         if (keeper := self._keepers.get(worker)) is not None and keeper.resting:
             keeper.wake()
 
+    def kept(self) -> int:
+        """How many workers it keeps."""
+        return len(self._keepers)
+
     def wake_all(self) -> None:
         """Look at everything: after a reconnect, say."""
         self._wake.set()

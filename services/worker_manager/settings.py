@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import (
     BaseModel,
@@ -112,6 +113,10 @@ class ManagerSettings(ProcessSettings):
     """Seconds without a bus after which an idle wrapper ends by itself."""
     max_restarts: PositiveInt = 3
     """Units of one worker that may end in a row, no task started in between, before it is given up."""
+    node_ttl: Annotated[float, Field(ge=2)] = 15
+    """Seconds that this node counts as there after its manager was last heard of."""
+    node_grace: PositiveFloat = 60
+    """Seconds that a node may be gone before its workers are lost."""
     host_path: str = Field(default_factory=lambda: os.environ.get("PATH", os.defpath))
     """Where workers that are plain processes look for their agent."""
     host_environment: dict[str, str] = Field(default_factory=_host_environment)

@@ -13,6 +13,9 @@ from services.worker_manager.runtimes import Runtime, UnitSpec
 from services.worker_manager.surroundings import Surroundings
 from services.worker_manager.waits import together
 
+HEARTBEAT = 5.0
+"""Seconds between two heartbeats, unless silence is to be noticed sooner than that allows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Issued:
@@ -88,6 +91,7 @@ async def unit_spec(
         env=spec.env,
         secrets=spec.secrets,
         output_bytes=spec.limits.output_mb << 20,
+        heartbeat_every=min(HEARTBEAT, settings.silence / 3),
         bus_grace=settings.bus_grace,
         prefix=settings.prefix,
         repository=spec.repository,

@@ -73,7 +73,7 @@ class Testimony:
         at = self._crew.clock()
 
         def step(record: WorkerRecord) -> WorkerRecord | None:
-            if record.incarnation != report.incarnation or record.state not in {"starting", "lost"}:
+            if record.incarnation != report.incarnation or record.state != "starting":
                 return None
             return moves.worker(record, "ready", at, ready_at=at)
 
@@ -140,6 +140,8 @@ class Testimony:
         held = await self._crew.workers.get(worker)
         if held is None or held.value.ended or held.value.desired == "stopped":
             return StartAnswer(go=False, reason=f"worker {worker} is not to work")
+        if held.value.state == "lost":  # nobody could tend it
+            return StartAnswer(go=False, reason=f"worker {worker}'s node cannot be reached")
         at = self._crew.clock()
 
         def step(record: TaskRecord) -> TaskRecord | None:

@@ -81,6 +81,29 @@ def test_a_task_is_submitted_awaited_listed_shown_and_told(up: Running, jetcrew:
     assert [event["seq"] for event in events] == sorted(event["seq"] for event in events)
 
 
+def test_the_node_is_listed_with_the_workers_it_keeps(up: Running, jetcrew: Cli) -> None:
+    [node] = jetcrew("node", "list", "--json").document
+    table = jetcrew("node", "list").out
+
+    assert (node["here"], "process" in node["runtimes"], node["workers"]) == (True, True, 1)
+    assert node["node"] in table
+
+
+def test_the_attempts_of_a_task_are_shown(up: Running, jetcrew: Cli) -> None:
+    assert (
+        jetcrew(
+            "task", "submit", "ada", "exit 4", "--id", "twice", "--max-attempts", "2", "--wait"
+        ).code
+        == 1
+    )
+    shown = jetcrew("task", "get", "twice").out
+    told = jetcrew("task", "events", "twice").out
+
+    assert "2 of 2" in shown
+    assert "attempt 1: failed (exit-4)" in shown
+    assert "attempt 2, after failed (exit-4)" in told
+
+
 def test_a_failed_task_is_exit_code_1_when_awaited(up: Running, jetcrew: Cli) -> None:
     assert jetcrew("task", "submit", "ada", "--wait", "exit 4").code == 1
 

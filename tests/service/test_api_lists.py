@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from contracts.bus import Bucket, Bus
 from contracts.events import Owed, WorkerBecameReady
-from contracts.ids import WorkerId
+from contracts.ids import NodeId, WorkerId
 from contracts.image import ImageRecord
+from contracts.node import NodeRecord
 from contracts.task import TaskRecord
 from contracts.worker import CreateWorker, WorkerRecord
 from tests.support.api import EPOCH, RunningApi, image, running_api, side_by_side, task, worker
@@ -133,6 +134,25 @@ async def test_images_are_listed_by_node_and_hash(api: RunningApi, bus: Bus) -> 
         (node, n) for node in ("here", "there") for n in "012"
     ]
     assert [i["tag"] for i in of_one] == [f"jetcrew/worker:{n}" for n in "012"]
+
+
+async def test_nodes_are_listed_with_those_that_are_gone_while_workers_are_theirs(
+    api: RunningApi, bus: Bus, workers: Bucket[WorkerRecord]
+) -> None:
+    record = NodeRecord(
+        node=NodeId("n1"), owner="host:/state", since=EPOCH, runtimes=["process"], max_workers=4
+    )
+    await bus.bucket("jc_node", NodeRecord).create("n1", record, ttl=60)
+    await workers.put("zz-on-n2", replace(worker("zz-on-n2", state="lost"), node=NodeId("n2")))
+    await workers.put("zz-was-n3", replace(worker("zz-was-n3", state="stopped"), node=NodeId("n3")))
+
+    items = (await api.client.get("/v1/nodes")).json()["items"]
+    found = {item["node"]: item for item in items}
+
+    assert found["n1"]["here"]
+    assert (found["n1"]["workers"], found["n1"]["max_workers"]) == (0, 4)
+    assert (found["n2"]["here"], found["n2"]["workers"]) == (False, 1)
+    assert "n3" not in found
 
 
 async def test_a_list_is_never_older_than_its_request(
@@ -265,7 +285,7 @@ async def test_the_openapi_document_names_every_route(api: RunningApi) -> None:
 
     assert set(document["paths"]) == {
         "/v1/workers", "/v1/workers/{worker}", "/v1/tasks", "/v1/tasks/{task}",
-        "/v1/tasks/{task}/events", "/v1/tasks/{task}/output", "/v1/images", "/v1/events", "/healthz", "/readyz",
+        "/v1/tasks/{task}/events", "/v1/tasks/{task}/output", "/v1/images", "/v1/nodes", "/v1/events", "/healthz", "/readyz",
     }  # fmt: skip
     [state] = (
         p for p in document["paths"]["/v1/tasks"]["get"]["parameters"] if p["name"] == "state"

@@ -33,8 +33,8 @@ class RunningCrew:
     settings: dict[str, str] = field(default_factory=dict)
     manager: asyncio.subprocess.Process | None = None
 
-    async def spawn_manager(self) -> asyncio.subprocess.Process:
-        """Start one, and do not wait for it."""
+    async def spawn_manager(self, **settings: str) -> asyncio.subprocess.Process:
+        """Start one, and do not wait for it; `settings` differ from those of the crew."""
         environment = {
             "PATH": os.environ["PATH"],  # noqa: TID251  # tests have no settings
             "HOME": str(self.server.state.root.parent),
@@ -43,6 +43,7 @@ class RunningCrew:
             "JETCREW_NODE": "here",
             "JETCREW_TICK": "1",
             **self.settings,
+            **settings,
         }
         with self.log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
@@ -66,9 +67,7 @@ class RunningCrew:
 
     async def kill_manager(self) -> None:
         """SIGKILL, as a crash."""
-        assert self.manager is not None
-        self.manager.kill()
-        await self.manager.wait()
+        await killed(self.manager)
 
     async def stop_manager(self) -> int:
         """SIGTERM; its exit code."""
@@ -168,9 +167,9 @@ class RunningCrew:
                     found.append(process)
         return found
 
-    def wrapper(self, worker: str) -> psutil.Process:
-        """The worker's wrapper process."""
-        directory = str(self.server.state.workers / worker)
+    def wrapper(self, worker: str, state: Path | None = None) -> psutil.Process:
+        """The worker's wrapper process, below another state directory than the crew's own."""
+        directory = str((state or self.server.state.root) / "workers" / worker)
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 line = process.cmdline()
@@ -202,10 +201,18 @@ async def running_crew(tmp_path: Path, **settings: str) -> AsyncIterator[Running
             yield crew
         finally:
             await crew.stop_manager()
-            _kill_all_below(str(server.state.workers))
+            kill_all_below(str(server.state.workers))
 
 
-def _kill_all_below(directory: str) -> None:
+async def killed(process: asyncio.subprocess.Process | None) -> None:
+    """SIGKILL it, and see it gone."""
+    assert process is not None
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
+def kill_all_below(directory: str) -> None:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if any(directory in part for part in process.cmdline()):

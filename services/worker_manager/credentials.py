@@ -100,7 +100,7 @@ class Credentials:
         return [
             Entry(key=key, worker=key.split(".")[1], revision=held.revision, at=held.at)
             for key, held in (await self._kept.list()).items()
-            if not key.startswith("shared.")
+            if key.startswith(("ctl.", "worker."))
         ]
 
     async def drop(self, key: str, revision: int) -> None:

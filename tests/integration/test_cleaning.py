@@ -347,3 +347,30 @@ async def test_while_a_disk_is_full_no_worker_is_made_and_every_caller_knows_at_
 
 async def kinds(crew: RunningCrew) -> list[str]:
     return await crew.kinds("jetcrew.evt.node.here.>")
+
+
+@pytest.mark.soak
+async def test_a_worker_that_comes_while_its_image_is_being_removed_finds_it_or_has_it_built(
+    tmp_path: Path, capability: str
+) -> None:
+    await worker_image("shell")
+    data = f'["{tmp_path / "data"}"]'
+    spec = {"runtime": "docker", "network": "none", "capabilities": [capability]}
+    async with running_crew(tmp_path, JETCREW_DATA=data, **AT_ONCE) as crew, containers_of(crew):
+        removed = []
+
+        async def clean() -> None:
+            removed.append(len(removed_images(await gc(crew, **NOW_AND_ALL))))
+
+        for round_trips in range(0, 1800, 200):
+            await crew.create("ada", **spec)
+            await end(crew, "ada")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(clean())
+                for _ in range(round_trips):  # the create comes a little later each time
+                    await crew.worker("ada")
+                group.create_task(crew.create("ada", **spec))
+            await end(crew, "ada")
+
+        assert 1 in removed
+        assert await crew.kinds("jetcrew.evt.worker.ada.failed") == []

@@ -103,6 +103,12 @@ def agents() -> str:
              "instructions", "resumes", "needs Node"),
             map(agent_row, known.values()),
         ),
+        "## Variables\n\nSet for each run; a worker's own `env` wins. Those of an address and of a model are how an "
+        "agent is sent to another provider, or to a gateway.",
+        table(
+            ("agent", "variable", "value", "set when the worker has"),
+            (row for agent in known.values() for row in variables_of(agent)),
+        ),
         "## What they keep\n\nEach row is a test against a scripted provider, with the real agent; `just agents` "
         "runs them and writes `agents.json`. A number is the seconds it took, the start of the agent included, on "
         "a machine of two busy cores; — is not run.",
@@ -135,6 +141,20 @@ def agent_row(agent: Agent) -> tuple[str, ...]:
         resumes,
         node,
     )
+
+
+def variables_of(agent: Agent) -> Iterable[tuple[str, ...]]:
+    """The rows of an agent in the variables' table."""
+    for when, given in (("", agent.env), *agent.env_with.items()):
+        for name, value in given.items():
+            yield (
+                f"`{agent.name}`",
+                f"`{name}`",
+                f"`{value}`" if value else "",
+                when and f"`{when}`",
+            )
+    for name, purpose in agent.required_env.items():
+        yield f"`{agent.name}`", f"`{name}`", f"required: {purpose}", ""
 
 
 def outcome(of: dict[str, Any] | None) -> str:

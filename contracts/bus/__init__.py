@@ -1,7 +1,7 @@
 """The one binding to NATS: everything else speaks to this package and knows nothing of the client library."""
 
 from contracts.bus.apply import apply_consumer, apply_topology, remove_consumer
-from contracts.bus.artifacts import Artifact, Artifacts, Source
+from contracts.bus.artifacts import Artifacts
 from contracts.bus.connection import Bus, connect
 from contracts.bus.deadletter import move_exhausted, redrive
 from contracts.bus.kv import Bucket
@@ -21,6 +21,7 @@ from contracts.bus.messages import (
     Stored,
     header,
 )
+from contracts.bus.objects import Artifact, Source
 from contracts.bus.publish import StreamRefused
 from contracts.bus.pull import ConsumerGone, Pull
 from contracts.bus.reads import ApiRefused

@@ -7,75 +7,49 @@ which is left behind, and which waits for ever for a chunk that is gone; its `pu
 import asyncio
 import contextlib
 import hashlib
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterable, AsyncIterator, Callable
-from datetime import UTC, datetime
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, field
+import structlog
 
 from contracts.bus import reads
-from contracts.bus.messages import Expect, Stored
-from contracts.codec import decode, encode
-from contracts.errors import Conflict, Damaged, InvalidMessage, NotThere, Refused, TooLarge
-from contracts.ids import Instant, nonce
+from contracts.bus.messages import Expect
+from contracts.bus.objects import (
+    CHUNK,
+    DIGEST,
+    Artifact,
+    Meta,
+    Options,
+    Source,
+    artifact_of,
+    check_name,
+    chunks_of,
+    meta_of,
+)
+from contracts.codec import encode
+from contracts.errors import Conflict, Damaged, NotThere, Refused, TooLarge
+from contracts.ids import nonce
 from contracts.topology import ARTIFACTS
 
 if TYPE_CHECKING:
     from contracts.bus.connection import Bus
 
-CHUNK = 131_072
-"""Bytes in one chunk."""
+log = structlog.get_logger(__name__)
+
 PAGE = 32
 """Chunks that one request for them brings."""
+UNNAMED = 3600.0
+"""Seconds after which pieces without a name count as given up."""
 TRIES = 20
 """Lost races for a name after which something other than a race is the matter."""
-_DIGEST = "SHA-256="
 _PIECE = "Jc-Piece"
 """Header: which piece of a put in pieces this is, from 0."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
-_LONGEST_NAME = 256
 
-Source = bytes | Path | AsyncIterable[bytes]
 Progress = Callable[[int], None]
 """Called with the bytes that have passed so far."""
-
-
-class _Options(Struct, omit_defaults=True):
-    max_chunk_size: int = 0
-
-
-class _Meta(Struct, kw_only=True, omit_defaults=True):
-    """The meta message, in the words that all clients share."""
-
-    name: str
-    description: str = ""
-    metadata: dict[str, str] = {}
-    options: _Options = field(default_factory=_Options)
-    bucket: str
-    nuid: str
-    size: int = 0
-    mtime: Instant
-    chunks: int = 0
-    digest: str = ""
-    deleted: bool = False
-
-
-class Artifact(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of a stored object."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-    """Of the whole, in hexadecimal."""
-    chunks: int
-    put: str
-    """Names this put among all of the store."""
-    at: datetime
-    description: str = ""
-    labels: dict[str, str] = {}
 
 
 class Artifacts:
@@ -106,9 +80,9 @@ class Artifacts:
         put = nonce()
         try:
             size, chunks, digest = await self._put_chunks(put, source, limit, progress, name)
-            meta = _Meta(
+            meta = Meta(
                 name=name, description=description, metadata=labels or {},
-                options=_Options(CHUNK), bucket=self._store.name, nuid=put, size=size,
+                options=Options(CHUNK), bucket=self._store.name, nuid=put, size=size,
                 mtime=datetime.now(UTC), chunks=chunks, digest=digest,
             )  # fmt: skip
             return await self._name(meta, replace=replace)
@@ -122,7 +96,7 @@ class Artifacts:
     ) -> tuple[int, int, str]:
         subject = self._store.chunks(put)
         digest, size, chunks, last = hashlib.sha256(), 0, 0, 0
-        async for chunk in _chunks(source):
+        async for chunk in chunks_of(source):
             size += len(chunk)
             if size > limit:
                 raise TooLarge(size, limit, f"object {name}")
@@ -135,14 +109,14 @@ class Artifacts:
             chunks += 1
             if progress is not None:
                 progress(size)
-        return size, chunks, _DIGEST + urlsafe_b64encode(digest.digest()).decode()
+        return size, chunks, DIGEST + urlsafe_b64encode(digest.digest()).decode()
 
-    async def _name(self, meta: _Meta, *, replace: bool) -> Artifact:
+    async def _name(self, meta: Meta, *, replace: bool) -> Artifact:
         """Give the put its name; from then on it is there. What bore the name before goes."""
         subject = self._store.meta(meta.name)
         for _ in range(TRIES):
             stored = await reads.last(self._bus, self._store.stream, subject)
-            before = _meta(stored)
+            before = meta_of(stored)
             if before is not None and not before.deleted and not replace:
                 raise Conflict(f"there is an object {meta.name} already")
             try:
@@ -154,7 +128,7 @@ class Artifacts:
                 continue
             if before is not None and before.nuid != meta.nuid:
                 await self._purge(before.nuid)
-            return _artifact(meta)
+            return artifact_of(meta)
         raise Conflict(f"object {meta.name} changed {TRIES} times while it was to be changed once")
 
     async def delete(self, name: str) -> bool:
@@ -162,10 +136,10 @@ class Artifacts:
         subject = self._store.meta(name)
         for _ in range(TRIES):
             stored = await reads.last(self._bus, self._store.stream, subject)
-            before = _meta(stored)
+            before = meta_of(stored)
             if stored is None or before is None or before.deleted:
                 return False
-            gone = _Meta(
+            gone = Meta(
                 name=name, bucket=self._store.name, nuid=before.nuid, mtime=datetime.now(UTC),
                 deleted=True,
             )  # fmt: skip
@@ -178,6 +152,34 @@ class Artifacts:
             await self._purge(before.nuid)
             return True
         raise Conflict(f"object {name} changed {TRIES} times while it was to be deleted")
+
+    async def make_room(self, wanted: int) -> int:
+        """Let go of pieces that nobody named within an hour, then of the oldest objects, until `wanted` bytes
+        are free; how many that freed. A store that is full takes not even a deletion."""
+        objects = await self.list()
+        freed = await self._forget_unnamed({artifact.put for artifact in objects})
+        for artifact in sorted(objects, key=lambda artifact: artifact.at):
+            if freed >= wanted:
+                break
+            await self._bus.purge(self._store.stream, self._store.meta(artifact.name))
+            await self._purge(artifact.put)
+            freed += artifact.size_bytes
+            log.warning("object.dropped", object=artifact.name, size_bytes=artifact.size_bytes)
+        return freed
+
+    async def _forget_unnamed(self, named: set[str]) -> int:
+        every = self._store.chunks(">")
+        info = await self._bus.api(f"STREAM.INFO.{self._store.stream}", {"subjects_filter": every})
+        freed, long_ago = 0, datetime.now(UTC) - timedelta(seconds=UNNAMED)
+        for subject, chunks in (info["state"].get("subjects") or {}).items():
+            put = subject.rpartition(".")[2]
+            if put in named:
+                continue
+            last = await self._bus.last_matching(self._store.stream, subject)
+            if last is not None and last.at < long_ago:
+                await self._purge(put)
+                freed += chunks * CHUNK
+        return freed
 
     async def _purge(self, put: str) -> None:
         await self._bus.purge(self._store.stream, self._store.chunks(put))
@@ -238,9 +240,9 @@ class Artifacts:
         except Damaged:
             await self._purge(put)
             raise
-        digest = _DIGEST + urlsafe_b64encode(bytes.fromhex(sha256)).decode()
-        meta = _Meta(
-            name=name, description=description, options=_Options(CHUNK), bucket=self._store.name,
+        digest = DIGEST + urlsafe_b64encode(bytes.fromhex(sha256)).decode()
+        meta = Meta(
+            name=name, description=description, options=Options(CHUNK), bucket=self._store.name,
             nuid=put, size=size_bytes, mtime=artifact.at, chunks=chunks, digest=digest,
         )  # fmt: skip
         return await self._name(meta, replace=False)
@@ -250,8 +252,8 @@ class Artifacts:
     async def info(self, name: str) -> Artifact | None:
         """What is known of an object; None when there is none."""
         stored = await reads.direct(self._bus, self._store.stream, self._store.meta(name))
-        meta = _meta(stored)
-        return _artifact(meta) if meta is not None and not meta.deleted else None
+        meta = meta_of(stored)
+        return artifact_of(meta) if meta is not None and not meta.deleted else None
 
     async def list(self, prefix: str = "") -> list[Artifact]:
         """The objects whose names begin with `prefix`, by name."""
@@ -261,12 +263,12 @@ class Artifacts:
         while page := await self._bus.page(self._store.stream, everything, after=after):
             after = page[-1].seq
             for stored in page:
-                meta = _meta(stored)
+                meta = meta_of(stored)
                 if meta is None or not meta.name.startswith(prefix):
                     continue
                 found.pop(meta.name, None)
                 if not meta.deleted:
-                    found[meta.name] = _artifact(meta)
+                    found[meta.name] = artifact_of(meta)
         return [found[name] for name in sorted(found)]
 
     async def read(
@@ -343,58 +345,3 @@ class Artifacts:
         if artifact is None:
             raise NotThere(f"there is no object {name!r} in {self._store.name}")
         return artifact
-
-
-def check_name(name: str) -> None:
-    """Refuse what no object may be called.
-
-    Raises:
-        InvalidMessage: it is longer than 256 characters, or not words joined by slashes.
-    """
-    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
-        raise InvalidMessage(
-            f"an object's name is words of letters, digits, dots, dashes and underscores, joined by "
-            f"slashes, {_LONGEST_NAME} characters at most; got {name[:80]!r}",
-            field="$.name",
-        )
-
-
-async def _chunks(source: Source) -> AsyncIterator[bytes]:
-    """The source in pieces of `CHUNK` bytes, the last one shorter."""
-    if isinstance(source, bytes):
-        for at in range(0, len(source), CHUNK):
-            yield source[at : at + CHUNK]
-        return
-    if isinstance(source, Path):
-        with await asyncio.to_thread(source.open, "rb") as file:
-            while piece := await asyncio.to_thread(file.read, CHUNK):
-                yield piece
-        return
-    waiting = bytearray()
-    async for piece in source:
-        waiting += piece
-        while len(waiting) >= CHUNK:
-            yield bytes(waiting[:CHUNK])
-            del waiting[:CHUNK]
-    if waiting:
-        yield bytes(waiting)
-
-
-def _meta(stored: Stored | None) -> _Meta | None:
-    if stored is None or not stored.data:
-        return None
-    return decode(stored.data, _Meta)
-
-
-def _artifact(meta: _Meta) -> Artifact:
-    digest = meta.digest.partition("=")[2]
-    return Artifact(
-        name=meta.name,
-        size_bytes=meta.size,
-        sha256=urlsafe_b64decode(digest).hex() if digest else "",
-        chunks=meta.chunks,
-        put=meta.nuid,
-        at=meta.mtime,
-        description=meta.description,
-        labels=meta.metadata,
-    )

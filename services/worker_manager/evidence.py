@@ -47,6 +47,8 @@ log = structlog.get_logger()
 
 AGAIN_AFTER = 1.0
 """Seconds until the next try to store what the store did not take."""
+ROOM = 134_217_728
+"""Bytes of the oldest objects that go when the store is full."""
 NAMES = 9
 """Documents of one end; a manager that died in between may have stored one already."""
 LOG_BYTES = 262_144
@@ -204,14 +206,23 @@ class Evidence:
         values = [await self._credentials.secret(record.name, name) for name in record.spec.secrets]
         return Secrets(value for value in values if value is not None)
 
+    async def _put(self, name: str, source: Callable[[], Source], limit: int) -> ArtifactRef:
+        """What is new is worth more than what is oldest: a full store lets go of that."""
+        try:
+            return _ref(await self._artifacts.put(name, source(), limit=limit))
+        except QueueFull:
+            if not await self._artifacts.make_room(ROOM):
+                raise
+        return _ref(await self._artifacts.put(name, source(), limit=limit))
+
     async def _stored(
         self, name: str, source: Callable[[], Source], limit: int = EVIDENCE_BYTES
     ) -> ArtifactRef:
         """Store something under the first free name: what is there may be named in a record."""
         for n in range(1, NAMES + 1):
+            as_name = name if n == 1 else f"{name}.{n}"
             try:
-                as_name = name if n == 1 else f"{name}.{n}"
-                return _ref(await self._artifacts.put(as_name, source(), limit=limit))
+                return await self._put(as_name, source, limit)
             except Conflict:
                 continue
         raise Conflict(f"there are {NAMES} objects {name} already")

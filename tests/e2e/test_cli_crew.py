@@ -104,6 +104,26 @@ def test_the_attempts_of_a_task_are_shown(up: Running, jetcrew: Cli) -> None:
     assert "attempt 2, after failed (exit-4)" in told
 
 
+def test_what_is_kept_of_a_task_and_of_a_deleted_worker_is_shown(up: Running, jetcrew: Cli) -> None:
+    """R14."""
+    assert jetcrew("worker", "create", "eve", "--agent", "shell").code == 0
+    jetcrew("task", "submit", "eve", "--wait", "--id", "last", "seq 1 3; exit 4")
+    none = jetcrew("worker", "evidence", "eve")
+    assert jetcrew("worker", "delete", "eve").code == 0
+    task = jetcrew("task", "evidence", "last", "--json").document
+    unit = jetcrew("worker", "evidence", "eve", "--json").document
+    file = jetcrew.state.parent / "last.txt"
+
+    assert (none.code, "none of its units has ended" in none.complaint) == (2, True)
+    assert (task["end"]["exit_code"], task["output"]) == (4, "1\n2\n3")
+    assert (unit["reason"], unit["unit_end"]["exit_code"]) == ("deleted", 0)
+    assert jetcrew("task", "transcript", "last").out == "1\n2\n3\n"
+    assert jetcrew("task", "transcript", "last", "--output", str(file)).code == 0
+    assert file.read_text() == "1\n2\n3\n"
+    assert "eve/last/transcript, 6 bytes" in jetcrew("task", "evidence", "last").out
+    assert "there is no task" in jetcrew("task", "evidence", "nothing").complaint
+
+
 def test_a_failed_task_is_exit_code_1_when_awaited(up: Running, jetcrew: Cli) -> None:
     assert jetcrew("task", "submit", "ada", "--wait", "exit 4").code == 1
 

@@ -285,7 +285,8 @@ async def test_the_openapi_document_names_every_route(api: RunningApi) -> None:
 
     assert set(document["paths"]) == {
         "/v1/workers", "/v1/workers/{worker}", "/v1/tasks", "/v1/tasks/{task}",
-        "/v1/tasks/{task}/events", "/v1/tasks/{task}/output", "/v1/images", "/v1/nodes", "/v1/events", "/healthz", "/readyz",
+        "/v1/tasks/{task}/events", "/v1/tasks/{task}/output", "/v1/tasks/{task}/evidence",
+        "/v1/tasks/{task}/transcript", "/v1/workers/{worker}/evidence", "/v1/images", "/v1/nodes", "/v1/events", "/healthz", "/readyz",
     }  # fmt: skip
     [state] = (
         p for p in document["paths"]["/v1/tasks"]["get"]["parameters"] if p["name"] == "state"

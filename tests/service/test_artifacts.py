@@ -195,6 +195,27 @@ async def test_a_full_store_refuses_and_keeps_what_it_has(objects: Artifacts, bu
     assert await messages(bus) == 3
 
 
+async def test_a_full_store_makes_room_by_letting_go_of_the_oldest(
+    objects: Artifacts, bus: Bus
+) -> None:
+    config = (await bus.api(f"STREAM.INFO.{STREAM}"))["config"]
+    for n in range(4):
+        await objects.put(f"ada/t{n}/transcript", os.urandom(CHUNK), limit=MUCH)
+    await objects.append("begun-lately", 0, b"x", limit=MUCH)
+    size = (await bus.api(f"STREAM.INFO.{STREAM}"))["state"]["bytes"]
+    await bus.api(f"STREAM.UPDATE.{STREAM}", config | {"max_bytes": size})
+    with pytest.raises(QueueFull):
+        await objects.put("ada/t4/transcript", b"new", limit=MUCH)
+    freed = await objects.make_room(CHUNK + 1)
+    await objects.put("ada/t4/transcript", b"new", limit=MUCH)
+
+    assert freed == 2 * CHUNK
+    assert [artifact.name for artifact in await objects.list()] == [
+        f"ada/t{n}/transcript" for n in (2, 3, 4)
+    ]
+    await objects.append("begun-lately", 1, b"y", limit=MUCH)
+
+
 @pytest.mark.parametrize("name", ["", "/ada", "ada/", "ada//x", "../x", "a b", "a" * 257, "ä"])
 async def test_a_name_that_no_path_could_be_made_of_is_refused(
     objects: Artifacts, name: str

@@ -56,9 +56,14 @@ async def test_nothing_of_a_deleted_worker_stays_on_the_engine(crew: RunningCrew
 KEY = "sk-ant-scripted-key"
 
 
-async def _two_turns(crew: RunningCrew, endpoint: Endpoint) -> None:
+async def _two_turns(
+    crew: RunningCrew, endpoint: Endpoint, *, losing_the_container: bool = False
+) -> None:
     await crew.submit("ada", "Remember the word BLUE42.", task="t-1")
     first = await crew.ended("t-1", within=180)
+    if losing_the_container:
+        record = await crew.until("ada", "ready")
+        need_engine().containers.get(str(record.unit)).remove(force=True)
     await crew.submit("ada", "Which word?", task="t-2")
     second = await crew.ended("t-2", within=180)
 
@@ -112,8 +117,8 @@ async def test_claude_goes_on_with_its_conversation_in_a_hardened_container(
     async with scripted_endpoint(in_order(_script()), host=gateway()) as endpoint:
         spec = await _with_key(crew, endpoint.url)
         record = await start(crew, "claude", **spec)
-        await _two_turns(crew, endpoint)
         inspected = json.dumps(need_engine().api.inspect_container(str(record.unit)))
+        await _two_turns(crew, endpoint, losing_the_container=True)
         assert KEY not in inspected
 
 

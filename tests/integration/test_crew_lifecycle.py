@@ -1,5 +1,7 @@
 """How long workers live and how many there are at once: room, the line for it, idle rules, one task's worth."""
 
+import contextlib
+import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.results import Result
-from tests.support.crew import RunningCrew, running_crew
+from tests.support.crew import RunningCrew, kill_all_below, running_crew
 from tests.support.waiting import eventually
 
 WAKES_WITHIN = 1.0
@@ -230,3 +232,39 @@ async def test_many_starts_are_paced_and_a_stop_overtakes_them(tmp_path: Path) -
             event.subject.split(".")[3] for event in await crew.events("jetcrew.evt.worker.*.ready")
         ]
         assert ready == names[:-1]
+
+
+async def test_a_node_that_is_full_leaves_a_worker_to_one_that_is_not(tmp_path: Path) -> None:
+    """R17: the line is the crew's, the places are a node's."""
+    async with running_crew(tmp_path, JETCREW_MAX_WORKERS="1") as crew:
+        await crew.create("ada")
+        await ask_for(crew, "bob")
+        await crew.until("bob", "queued")
+        async with another_node(crew, tmp_path / "there") as there:
+            await crew.until("bob", "ready")
+            for name in ("cid", "dan"):
+                await ask_for(crew, name)
+                await crew.until(name, "queued")
+            await crew.ask("worker.delete", {"name": "ada"})
+            await crew.until("cid", "ready")
+            nodes = {name: (await crew.until(name, "ready")).node for name in ("bob", "cid")}
+            await delete(crew, "bob")
+            nodes["dan"] = (await crew.until("dan", "ready")).node
+
+            assert nodes == {"bob": there, "cid": "here", "dan": there}
+
+
+@contextlib.asynccontextmanager
+async def another_node(crew: RunningCrew, state: Path) -> AsyncIterator[str]:
+    """A second manager of this crew, as on another host: same identity, own state directory."""
+    shutil.copytree(
+        crew.server.state.root, state, ignore=shutil.ignore_patterns("*.lock", "*.sock")
+    )
+    settings = crew.settings | {"JETCREW_NODE": "there", "JETCREW_STATE_DIR": str(state)}
+    other = RunningCrew(crew.server, crew.bus, state.parent / "there.log", settings)
+    await other.start_manager()
+    try:
+        yield "there"
+    finally:
+        await other.stop_manager()
+        kill_all_below(str(state))

@@ -213,6 +213,7 @@ async def killed(process: asyncio.subprocess.Process | None) -> None:
 
 
 def kill_all_below(directory: str) -> None:
+    """Processes that name something in this directory."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if any(directory in part for part in process.cmdline()):

@@ -50,7 +50,7 @@ class Progress(_TaskReport, tag="progress", frozen=True, kw_only=True):
     n: int
     """Counts the progress reports of this run, from 1."""
     kind: Annotated[str, Meta(max_length=40)]
-    """`text`, `tool`, `tool-done`, `retry`, `status`."""
+    """`text`, `tool`, `tool-done`, `retry`, `usage`, `status`."""
     text: Annotated[str, Meta(max_length=2000)] = ""
 
 

@@ -122,6 +122,7 @@ class _Turn:
     stderr_cut: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     known_session: str | None = None
+    told: Usage | None = None
     enough: str | None = None
 
     async def run(self, family: Family) -> Ran:
@@ -233,6 +234,9 @@ class _Turn:
         if not self.adapter.has_events:
             return
         reading = self.adapter.reading
+        if reading.so_far is not None and reading.so_far != self.told:
+            self.told = reading.so_far
+            self.listener.noted(Noted("usage", _tokens(reading.so_far)))
         if self.enough is None:
             self.enough = self.command.enough(reading.usage or reading.so_far)
             if self.enough is not None:
@@ -251,6 +255,11 @@ async def _finish(following: "asyncio.Task[None]") -> None:
     """Read the rest; whoever still holds a pipe by now is beyond our reach."""
     await asyncio.wait({following}, timeout=2.0)
     following.cancel()
+
+
+def _tokens(used: Usage) -> str:
+    taken = sum(each or 0 for each in (used.input_tokens, used.cache_read_tokens, used.cache_write_tokens))  # fmt: skip
+    return f"{taken:,} tokens read, {used.output_tokens or 0:,} written so far"
 
 
 def signal_of(name: str) -> signal.Signals:

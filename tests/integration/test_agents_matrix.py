@@ -194,7 +194,7 @@ async def test_a_provider_that_is_down_is_given_up(stand: Stand) -> None:
 async def test_an_answer_that_stalls_counts_as_hung(stand: Stand) -> None:
     """R25."""
     stand.says(Stalls("It begins and"))
-    stand.bench.agent = replace(stand.bench.agent, inactivity=25.0)
+    stand.bench.agent = replace(stand.bench.agent, inactivity=60.0)
 
     done = await stand.bench.attempt("go", seconds=GIVES_UP)
 

@@ -73,7 +73,9 @@ async def test_a_tool_is_called_and_told_of(claude: Bench, endpoint: Endpoint) -
 
     assert done.state == "succeeded"
     assert (claude.workspace / "file").read_text() == "made\n"
-    assert [note.kind for note in claude.told.notes][:2] == ["tool", "tool-done"]
+    kinds = [note.kind for note in claude.told.notes]
+    assert kinds == ["tool", "usage", "tool-done", "text", "usage"]
+    assert "tokens read, 24 written so far" in claude.told.notes[-1].text
     assert endpoint.requests[-1].tool_results[0]["is_error"] is False
 
 

@@ -35,8 +35,10 @@ class OpencodeOutput(JsonLines):
 
     def _step_ended(self, step: object) -> None:
         reading, reason = self.reading, text_at(step, "reason")
-        reading.usage = added(reading.usage, _usage(step))
+        reading.so_far = added(reading.so_far, _usage(step))
         reading.final = reason not in _GOES_ON
+        if reading.final:
+            reading.usage = reading.so_far
         if reading.final and reason != "stop":
             reading.error = f"The model stopped before its end: {reason}."
 

@@ -10,7 +10,7 @@ from contracts.events import Usage
 class Noted:
     """Something worth telling while the agent works."""
 
-    kind: Literal["text", "tool", "tool-done", "retry", "status"]
+    kind: Literal["text", "tool", "tool-done", "retry", "usage", "status"]
     text: str
     """As it came: it is redacted first and shortened then, lest half a secret remains."""
 

@@ -4,6 +4,7 @@ JetcrewError
 ├── InvalidMessage          a body that does not decode, or says something impossible: names the field
 ├── Refused                 understood, and not possible in the present state
 │   ├── NotThere            the worker, task or agent it speaks of does not exist
+│   ├── NotAllowed          the operator's settings do not allow it
 │   ├── AlreadyThere        the name is taken
 │   └── DiskFull            too little is free on a disk; the same may work later
 ├── TooLarge                one byte over the limit of the door it was going through
@@ -60,6 +61,12 @@ class NotThere(Refused):
     """It speaks of something that does not exist."""
 
     code = 404
+
+
+class NotAllowed(Refused):
+    """The operator's settings do not allow it; the sentence names the setting."""
+
+    code = 403
 
 
 class AlreadyThere(Refused):

@@ -13,7 +13,7 @@ from contracts.ids import CommandId, TaskId, WorkerId
 
 
 class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why a command was not carried out. `code` follows HTTP: 404, 409, 413, 422, 503, 507."""
+    """Why a command was not carried out. `code` follows HTTP: 403, 404, 409, 413, 422, 503, 507."""
 
     code: int
     err_code: int

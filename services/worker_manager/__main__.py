@@ -28,6 +28,7 @@ from services.worker_manager.crew import Crew
 from services.worker_manager.diagnosis import Diagnosis
 from services.worker_manager.disk import Disk
 from services.worker_manager.doors import Doors
+from services.worker_manager.engine_door.doors import EngineDoors
 from services.worker_manager.evidence import Evidence
 from services.worker_manager.forwarder import Forwarders
 from services.worker_manager.images.build import Images
@@ -41,6 +42,7 @@ from services.worker_manager.runtimes import Runtime
 from services.worker_manager.runtimes.docker import DockerRuntime
 from services.worker_manager.runtimes.engine import Engine
 from services.worker_manager.runtimes.process import ProcessRuntime
+from services.worker_manager.runtimes.profile import Names
 from services.worker_manager.settings import ManagerSettings
 from services.worker_manager.surroundings import Surroundings
 from services.worker_manager.testimony import Testimony
@@ -106,11 +108,11 @@ async def _work(
     consumers = {(c.stream, c.name): c for c in bus.topology.consumers}
     testimony = Testimony(crew, credentials)
     intake = Intake(crew, consumers["JC_TASK", "mgr"])
-    target = urlsplit(settings.url.split(",")[0])
     async with (
         Engine() as engine,
-        Forwarders(target.hostname or "127.0.0.1", target.port or 4222) as forwarders,
+        _forwarders(settings) as forwarders,
         _images(settings, engine, catalog, bus, crew_id) as images,
+        _engine_doors(settings, engine, crew_id) as engine_doors,
     ):
         docker = _containers(settings, engine, crew_id)
         runtimes: dict[str, Runtime] = {"docker": docker, "process": _processes(settings, catalog)}
@@ -122,7 +124,7 @@ async def _work(
         )
         commands = Commands(
             crew, credentials, consumers["JC_CMD", "mgr"], VERBS, settings.caps,
-            clean=cleaning.carry_out, full=cleaning.no_room,
+            clean=cleaning.carry_out, full=cleaning.no_room, engine_access=settings.engine.access,
         )  # fmt: skip
         warm = WarmPool(crew, docker, images, used, settings)
         evidence = Evidence(crew, credentials, runtimes, settings)
@@ -134,8 +136,9 @@ async def _work(
             settings=settings,
             runtimes=runtimes,
             ensure_image=ImagesTold(bus, images, used).ensure,
-            open_bus=_way_in(settings, forwarders),
+            open_bus=_way_in(settings, forwarders, engine_doors),
             close_bus=forwarders.close,
+            close_engine=engine_doors.close,
             capacity=NodeCapacity(settings, engine, disk.full).now,
             turns=Turns(settings.parallel_starts),
             last_beat=testimony.last_beat,
@@ -151,15 +154,17 @@ async def _work(
             await serve(
                 {
                     **_consuming(bus, commands, intake, testimony),
-                    **_keeping(around, node, presence),
+                    **_keeping(around, node, presence, warm),
                     "cleaning": cleaning.run,
-                    "warm containers": warm.run,
+                    "engine doors": engine_doors.clearing(crew, NodeId(settings.node)),
                     "connection": _until_closed(bus),
                 }
             )
 
 
-def _keeping(around: Surroundings, node: Node, presence: Presence) -> dict[str, Job]:
+def _keeping(
+    around: Surroundings, node: Node, presence: Presence, warm: WarmPool
+) -> dict[str, Job]:
     """The jobs that keep this node's workers, and look after those of nodes that are gone."""
     return {
         "presence": presence.run,
@@ -167,6 +172,7 @@ def _keeping(around: Surroundings, node: Node, presence: Presence) -> dict[str, 
         "node": node.run,
         "exits": node.watch_exits,
         "changes": Watch(node, around.crew).run,
+        "warm containers": warm.run,
     }
 
 
@@ -219,6 +225,16 @@ def _containers(settings: ManagerSettings, engine: Engine, crew_id: str) -> Dock
     return DockerRuntime(engine, crew=crew_id, node=settings.node, workers=workers)
 
 
+def _forwarders(settings: ManagerSettings) -> Forwarders:
+    target = urlsplit(settings.url.split(",")[0])
+    return Forwarders(target.hostname or "127.0.0.1", target.port or 4222)
+
+
+def _engine_doors(settings: ManagerSettings, engine: Engine, crew_id: str) -> EngineDoors:
+    images = settings.engine.images if settings.engine.access else None
+    return EngineDoors(engine, Names(crew_id, settings.node), images)
+
+
 def _processes(settings: ManagerSettings, catalog: Catalog) -> ProcessRuntime:
     return ProcessRuntime(
         settings.state.workers,
@@ -230,11 +246,13 @@ def _processes(settings: ManagerSettings, catalog: Catalog) -> ProcessRuntime:
 
 
 def _way_in(
-    settings: ManagerSettings, forwarders: Forwarders
+    settings: ManagerSettings, forwarders: Forwarders, engine_doors: EngineDoors
 ) -> Callable[[WorkerRecord], Awaitable[None]]:
     async def open_bus(record: WorkerRecord) -> None:
         if record.runtime == "docker":
-            await forwarders.open(record.name, settings.state.workers / record.name / "bus")
+            directory = settings.state.workers / record.name / "bus"
+            await forwarders.open(record.name, directory)
+            await engine_doors.open(record, directory)
 
     return open_bus
 

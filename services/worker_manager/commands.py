@@ -31,6 +31,7 @@ from contracts.worker import (
 from services.worker_manager import moves
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
+from services.worker_manager.engine_door.policy import check_access
 from services.worker_manager.repositories import check, with_git
 from services.worker_manager.settings import Caps
 
@@ -91,6 +92,7 @@ class Commands:
         *,
         clean: Callable[[CleanUp], Awaitable[Result]],
         full: Callable[[], Awaitable[str | None]],
+        engine_access: bool,
     ) -> None:
         """`full` says why no worker can be made for want of disk."""
         self._crew = crew
@@ -100,6 +102,7 @@ class Commands:
         self._caps = caps
         self._clean = clean
         self._full = full
+        self._engine_access = engine_access
         self._ledger = Ledger(crew.bus)
         self._cut = len(crew.bus.subjects.command("", "")) - 1
 
@@ -179,6 +182,7 @@ class Commands:
         catalog.agent(spec.agent)
         for index, name in enumerate(spec.capabilities):
             catalog.capability(name, field=f"$.capabilities[{index}]")
+        check_access(spec, spec.runtime, on=self._engine_access)
         within(self._caps, spec.limits)
         for index, verb in enumerate(spec.allowed_commands):
             if verb not in self._verbs:

@@ -329,6 +329,7 @@ class Keeper:
         if record.runtime is not None:
             runtime = self._runtime(record)
             kept = await self._around.evidence.of_unit(record, record.reason, seen=seen)
+            await self._around.close_engine(record)
             await removed(runtime, self.name, keep_volumes=keep_volumes)
         await self._around.close_bus(self.name)
         await remove_consumer(self._bus, self._bus.topology.run_consumer(self.name))

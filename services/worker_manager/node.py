@@ -15,6 +15,7 @@ from contracts.worker import Runtime as RuntimeName
 from contracts.worker import WorkerRecord
 from services.worker_manager import moves
 from services.worker_manager.crew import Crew
+from services.worker_manager.engine_door.policy import check_access
 from services.worker_manager.keeper import Keeper
 from services.worker_manager.line import Line
 from services.worker_manager.runtimes import Runtime
@@ -176,6 +177,7 @@ class Node:
         image = self._around.warm.take(record)
         try:
             runtime = "docker" if image else await self._choose(record)
+            check_access(record.spec, runtime, on=self._settings.engine.access)
         except JetcrewError as error:
             why = str(error)
             await self._crew.workers.change(

@@ -71,6 +71,16 @@ class CleaningSettings(BaseModel, frozen=True):
     """Seconds for which nothing new, and nothing of a worker that has just ended, is touched."""
 
 
+class EngineSettings(BaseModel, frozen=True):
+    """What workers with the capability `docker-cli` may have of this node's container engine."""
+
+    access: bool = False
+    """Whether there are such workers at all; without it, they are refused."""
+    images: tuple[str, ...] = ()
+    """Images that they may pull and run: patterns such as `python:3.*` or `ghcr.io/acme/*`; one without a tag
+    allows every tag."""
+
+
 class ManagerSettings(ProcessSettings):
     """Settings of one node's worker manager."""
 
@@ -100,6 +110,7 @@ class ManagerSettings(ProcessSettings):
     """Where npm agents are installed before they are copied into a worker image."""
     data: tuple[Path, ...] = ()
     """Directories with `agents/*.toml` and `capabilities/*.toml` of one's own."""
+    engine: EngineSettings = EngineSettings()
     warm: WarmSettings = WarmSettings()
     boot_timeout: PositiveFloat = 60
     """Seconds from a unit's start to the wrapper's `ready`."""

@@ -9,6 +9,7 @@ from contracts.bus import apply_consumer
 from contracts.codec import encode
 from contracts.errors import NotThere
 from contracts.worker import WorkerRecord
+from services.worker_manager.engine_door.policy import environment
 from services.worker_manager.runtimes import Runtime, UnitSpec
 from services.worker_manager.surroundings import Surroundings
 from services.worker_manager.waits import together
@@ -41,6 +42,7 @@ async def prepare(around: Surroundings, record: WorkerRecord, runtime: Runtime) 
     async def way() -> None:
         if await runtime.find(name) is not None:  # of a start that did not get far
             await around.evidence.of_unit(record, record.reason)
+        await around.close_engine(record)
         await runtime.remove(name, keep_volumes=True)
         await around.open_bus(record)
 
@@ -88,7 +90,7 @@ async def unit_spec(
         home=layout.home,
         path=layout.path,
         instructions=spec.instructions,
-        env=spec.env,
+        env=environment(spec) | spec.env,
         secrets=spec.secrets,
         output_bytes=spec.limits.output_mb << 20,
         heartbeat_every=min(HEARTBEAT, settings.silence / 3),

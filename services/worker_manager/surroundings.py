@@ -32,6 +32,8 @@ class Surroundings:
     open_bus: Callable[[WorkerRecord], Awaitable[None]]
     """Makes the worker's way to the bus, where its runtime needs one."""
     close_bus: Callable[[WorkerId], Awaitable[None]]
+    close_engine: Callable[[WorkerRecord], Awaitable[None]]
+    """Closes the worker's way to the container engine, and removes all that it made there."""
     capacity: Callable[[], Awaitable[Capacity]]
     """What this node has room for."""
     turns: Turns

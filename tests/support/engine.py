@@ -108,6 +108,8 @@ class EngineProxy:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.asked: list[bytes] = []
+        """The first line of each connection."""
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -132,6 +134,9 @@ class EngineProxy:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_unix_connection(_engine_socket())
         self._writers |= {writer, far_writer}
+        first = await reader.readline()
+        self.asked.append(first)
+        far_writer.write(first)
         async with asyncio.TaskGroup() as group:
             group.create_task(_pump(reader, far_writer))
             group.create_task(_pump(far_reader, writer))

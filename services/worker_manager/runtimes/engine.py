@@ -37,7 +37,7 @@ class Engine:
     """
 
     def __init__(self, host: str | None = None, *, timeout: float = CALL_TIMEOUT) -> None:
-        self._host = host
+        self.host = host
         self._timeout = timeout
         self._client: docker.DockerClient | None = None
         self._lock = threading.Lock()
@@ -139,8 +139,8 @@ class Engine:
             if self._client is None:
                 # The pools are per URL and the oldest is closed when there are too many, in use or not.
                 pools: dict[str, Any] = {"timeout": self._timeout, "max_pool_size": CALLS}
-                if self._host:
-                    self._client = docker.DockerClient(base_url=self._host, num_pools=1000, **pools)
+                if self.host:
+                    self._client = docker.DockerClient(base_url=self.host, num_pools=1000, **pools)
                 else:
                     self._client = docker.from_env(**pools)
                 self._client.api.hooks["response"].append(self._remember)

@@ -146,28 +146,32 @@ class Evidence:
         record. `seen` is what was seen of the unit while it ran."""
         if not record.units:
             return {}
+        try:
+            async with asyncio.timeout(self._patience):
+                stored = await self._of_unit(record, reason or "", ended, seen)
+        except _NOT_STORED as error:
+            return {"evidence": None, "not_kept": _why(error, record.name)}
+        return {"evidence": stored, "not_kept": ""}
+
+    async def _of_unit(
+        self, record: WorkerRecord, reason: str, ended: Exit | None, seen: Look | None
+    ) -> ArtifactRef:
         name = OBJECTS.evidence_of_unit(record.name, record.incarnation, record.units)
         present = await self._artifacts.info(name)
         if present is not None:  # this unit's, of a look that did not get further
-            return {"evidence": _ref(present), "not_kept": ""}
+            return _ref(present)
         shown = await self.look(record)
-        if ended is None:
-            ended = await self._exit(record)
+        ended = ended or await self._exit(record)
         document = UnitEvidence(
             at=self._crew.clock(), **_of_worker(record.name, record),
             unit_end=UnitEnd(
                 exit_code=ended.code, oom=ended.oom, signal=ended.signal, reason=ended.reason
             ) if ended else None,
             resources=seen.resources if seen else shown.resources,
-            log=shown.log, missing=shown.missing, reason=reason or "", number=record.units,
+            log=shown.log, missing=shown.missing, reason=reason, number=record.units,
             task=record.task, requested_at=record.requested_at, ready_at=record.ready_at,
         )  # fmt: skip
-        try:
-            async with asyncio.timeout(self._patience):
-                stored = await self._stored_in_time(name, encode(document))
-        except _NOT_STORED as error:
-            return {"evidence": None, "not_kept": _why(error, name)}
-        return {"evidence": stored, "not_kept": ""}
+        return await self._stored_in_time(name, encode(document))
 
     async def _exit(self, record: WorkerRecord) -> Exit | None:
         if record.runtime is None or record.node != self._node:

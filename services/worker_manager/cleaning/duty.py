@@ -22,6 +22,7 @@ from contracts.events import (
 )
 from contracts.ids import NodeId, nonce
 from contracts.image import Cleaned, CleanUp, Judged
+from contracts.node import NodeRecord
 from contracts.results import Result
 from contracts.topology import NODE
 from services.worker_manager.cleaning import judging
@@ -68,7 +69,7 @@ class Cleaning:
         return why
 
     async def _others(self) -> set[NodeId]:
-        known = await self._ground.bus.bucket(NODE, dict).list()
+        known = await self._ground.bus.bucket(NODE, NodeRecord).list()
         return set(map(NodeId, known)) - {self._node}
 
     # -- when -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -174,31 +175,34 @@ class Node:
     async def _claim(self, record: WorkerRecord) -> bool:
         """Take a worker for this node; False when another one did, or it cannot be kept here."""
         name, at = record.name, self._crew.clock()
-        image = self._around.warm.take(record)
+        warm = self._around.warm.take(record)
         try:
-            runtime = "docker" if image else await self._choose(record)
+            runtime = "docker" if warm else await self._choose(record)
             check_access(record.spec, runtime, on=self._settings.engine.access)
         except JetcrewError as error:
             why = str(error)
             await self._crew.workers.change(
                 name, lambda r: moves.worker(r, "failed", at, reason=why)
             )
+            await self._around.warm.give_up(record)
             return False
-        # what is warm has its image, and is started
-        state: WorkerState = "building" if runtime == "docker" and not image else "starting"
+        state: WorkerState = "building" if runtime == "docker" and not warm else "starting"
+        known: dict[str, Any] = (
+            {"image": warm.image, "unit": warm.container} if warm is not None else {}
+        )
 
         def step(record: WorkerRecord) -> WorkerRecord | None:
             return (
-                moves.worker(record, state, at, node=self._id, runtime=runtime, image=image)
+                moves.worker(record, state, at, node=self._id, runtime=runtime, **known)
                 if record.waits
                 else None
             )
 
         claimed = await self._crew.workers.change(name, step)
         if claimed is not None:
-            log.info("worker.claimed", worker=name, runtime=runtime, warm=image is not None)
+            log.info("worker.claimed", worker=name, runtime=runtime, warm=bool(warm))
         else:
-            await self._around.warm.give_up(name)
+            await self._around.warm.give_up(record)
         return claimed is not None
 
     async def _choose(self, record: WorkerRecord) -> RuntimeName:

@@ -17,7 +17,6 @@ from contracts.errors import (
     InvalidMessage,
     JetcrewError,
 )
-from contracts.ids import WorkerId
 from contracts.worker import CreateWorker, Limits, Network, WorkerRecord
 from services.worker_manager.crew import Crew
 from services.worker_manager.images.build import Images
@@ -73,9 +72,9 @@ class WarmPool:
         self._wake = asyncio.Event()
         self._calm = 0.0
 
-    def take(self, record: WorkerRecord) -> str | None:
-        """Reserve a warm container for a worker that is about to be claimed; its image, or None when there is
-        none for it. Whether the worker then gets it, its start decides."""
+    def take(self, record: WorkerRecord) -> Warm | None:
+        """Reserve a warm container for a worker that is about to be claimed; None when there is none for it.
+        Whether the worker then gets it, its start decides."""
         wanted = record.spec.runtime
         wanted = self._settings.runtime if wanted == "auto" else wanted
         if not self._settings.warm.size or wanted == "process":
@@ -88,13 +87,13 @@ class WarmPool:
         while waiting:
             warm = waiting.pop(0)
             if warm.fit:
-                self._containers.reserve(warm, record.name)
-                return warm.image
+                self._containers.reserve(warm, record.name, record.incarnation)
+                return warm
         return None
 
-    async def give_up(self, worker: WorkerId) -> None:
+    async def give_up(self, record: WorkerRecord) -> None:
         """What was reserved for a worker that another node has claimed."""
-        if (warm := self._containers.reserved(worker)) is not None:
+        if (warm := self._containers.reserved(record.name, record.incarnation)) is not None:
             await self._containers.discard(warm)
 
     async def run(self, stop: asyncio.Event) -> None:

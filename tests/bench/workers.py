@@ -115,6 +115,7 @@ class Watched:
             return await asyncio.to_thread(frozen)
 
         await eventually(waits, True, within=60)
+        await asyncio.sleep(0.3)  # until its manager knows that it is
 
 
 class Alone:

@@ -42,7 +42,7 @@ class Host:
 
     async def adopted(self, worker: str = "ada") -> Warm:
         warm = await self.warm()
-        self.runtime.warm.reserve(warm, worker)
+        self.runtime.warm.reserve(warm, worker, 1)
         unit = await self.runtime.start(self.spec(worker))
         assert unit.id == warm.container
         return warm
@@ -138,7 +138,7 @@ async def test_the_workspace_of_an_adopted_worker_outlives_its_container_whoever
     second = await again.runtime.start(again.spec(incarnation=2))
     await again.runtime.remove("ada", keep_volumes=True)
     await again.runtime.warm.sweep()
-    again.runtime.warm.reserve(await again.warm(), "ada")
+    again.runtime.warm.reserve(await again.warm(), "ada", 3)
     third = await again.runtime.start(again.spec(incarnation=3))
 
     assert len({warm.container, second.id, third.id}) == 3
@@ -151,7 +151,7 @@ async def test_a_kept_workspace_is_worth_more_than_a_warm_start(host: Host) -> N
     host.inside(first.id, "echo kept > /workspace/file")
     await host.runtime.remove("ada", keep_volumes=True)
     warm = await host.warm()
-    host.runtime.warm.reserve(warm, "ada")
+    host.runtime.warm.reserve(warm, "ada", 2)
 
     unit = await host.runtime.start(host.spec(incarnation=2))
 
@@ -162,13 +162,24 @@ async def test_a_kept_workspace_is_worth_more_than_a_warm_start(host: Host) -> N
 
 async def test_a_warm_container_that_died_is_no_obstacle(host: Host) -> None:
     warm = await host.warm()
-    host.runtime.warm.reserve(warm, "ada")
+    host.runtime.warm.reserve(warm, "ada", 1)
     need_engine().api.remove_container(warm.container, force=True)
 
     unit = await host.runtime.start(host.spec())
 
     assert (unit.worker, unit.state) == ("ada", "running")
     assert host.things() == {"containers": 1, "volumes": 2}
+
+
+async def test_what_was_reserved_for_one_worker_is_not_for_a_later_one_of_its_name(
+    host: Host,
+) -> None:
+    warm = await host.warm()
+    host.runtime.warm.reserve(warm, "ada", 1)
+
+    unit = await host.runtime.start(host.spec(incarnation=2))
+
+    assert unit.id != warm.container
 
 
 async def test_what_a_dead_manager_left_warm_is_removed_and_its_workers_are_not(host: Host) -> None:

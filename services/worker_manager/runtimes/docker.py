@@ -222,7 +222,7 @@ class DockerRuntime:
 
     async def _adopted(self, spec: UnitSpec) -> str | None:
         """The warm container that was reserved for the worker, its own now; None when there is none to be had."""
-        if (warm := self.warm.reserved(spec.worker)) is None:
+        if (warm := self.warm.reserved(spec.worker, spec.incarnation)) is None:
             return None
         try:
             return await self.warm.adopt(warm, spec.worker, spec.files)

@@ -63,7 +63,8 @@ class WarmContainers:
         self._names = names
         self._maker = maker
         self._workers = workers
-        self._reserved: dict[str, Warm] = {}
+        self._reserved: dict[tuple[str, int], Warm] = {}
+        """By worker and incarnation: a later worker of the name may be of another kind."""
         self._places: set[str] = set()
 
     async def make(self, image: str, limits: Limits, network: Network) -> Warm:
@@ -101,7 +102,7 @@ class WarmContainers:
         log.info("warm.made", place=place, image=image)
         return Warm(place=place, container=container, image=image, handover=handover)
 
-    def reserve(self, warm: Warm, worker: str) -> None:
+    def reserve(self, warm: Warm, worker: str, incarnation: int) -> None:
         """Keep it for a worker, whose run directory it gets, and begin to thaw it."""
         theirs = self._workers / worker / "bus"
         theirs.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,11 +113,11 @@ class WarmContainers:
         loop = asyncio.get_running_loop()
         warm.thawing = loop.create_task(self._thaw(warm))
         warm.place_before = loop.create_task(self._maker.place_of(worker))
-        self._reserved[worker] = warm
+        self._reserved[worker, incarnation] = warm
 
-    def reserved(self, worker: str) -> Warm | None:
+    def reserved(self, worker: str, incarnation: int) -> Warm | None:
         """The one that was kept for a worker, which is to be adopted or discarded now."""
-        return self._reserved.pop(worker, None)
+        return self._reserved.pop((worker, incarnation), None)
 
     async def adopt(self, warm: Warm, worker: str, files: Mapping[str, bytes]) -> str:
         """Make it the worker's: hand over the boot files, volumes and name. Its id.
@@ -158,9 +159,9 @@ class WarmContainers:
     async def sweep(self) -> None:
         """Remove what earlier processes left, and what was reserved for nobody: containers without a
         worker, volumes that are no worker's."""
-        for worker, warm in list(self._reserved.items()):
+        for key, warm in list(self._reserved.items()):
             if time.monotonic() - warm.since > CLAIMED_WITHIN:
-                del self._reserved[worker]
+                del self._reserved[key]
                 await self.discard(warm)
         known = set(self._places)  # one that is adopted meanwhile bears its old name in the list
         filters = {"label": self._names.filters("warm")}

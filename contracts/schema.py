@@ -33,6 +33,7 @@ from contracts.asks import (
 from contracts.events import Event
 from contracts.evidence import Evidence
 from contracts.image import Cleaned, CleanUp, ImageRecord
+from contracts.laying import LayOut, LayPiece
 from contracts.node import NodeRecord
 from contracts.reports import Heartbeat, Output, Report
 from contracts.results import Result
@@ -62,6 +63,8 @@ MESSAGES: dict[str, Any] = {
     "cmd.image.gc": CleanUp,
     "api.secret.put": PutSecret,
     "api.worker.exec": ExecInWorker,
+    "api.artifact.put": LayPiece,
+    "api.artifact.keep": LayOut,
     "task": SubmitTask,
     "run": Assignment,
     "rep": Report,

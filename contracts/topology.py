@@ -25,7 +25,7 @@ COMMANDS = {
 }
 """Entities and the verbs that both doors take for them."""
 
-DOOR_ONLY = {"secret": ("put",), "worker": ("exec",)}
+DOOR_ONLY = {"secret": ("put",), "worker": ("exec",), "artifact": ("put", "keep")}
 """Verbs that only the synchronous door takes: what they carry must not be stored in a stream, or is of no
 use later."""
 
@@ -181,6 +181,10 @@ HANDED_OVER: dict[str, int] = {"bundle": 256 * MIB, "patch": 16 * MIB}
 """What a worker may hand over of a task, with the most bytes of each: commits, uncommitted changes."""
 
 
+LAID_OUT = 256 * MIB
+"""The most bytes of one thing that is laid out for a worker."""
+
+
 @dataclass(frozen=True)
 class Objects:
     """Names in the object store. Each begins with the worker's; a dot in a part keeps it apart from tasks."""
@@ -201,9 +205,13 @@ class Objects:
         """What a worker handed over of an attempt."""
         return f"{worker}/{task}/{name}" + (f"-{attempt}" if attempt > 1 else "")
 
+    def all_handed_to(self, worker: WorkerId) -> str:
+        """How the names of all that was laid out for a worker begin."""
+        return f"{worker}/to.worker/"
+
     def handed_to(self, worker: WorkerId, name: str) -> str:
         """What a worker may fetch, and no other."""
-        return f"{worker}/to.worker/{name}"
+        return f"{self.all_handed_to(worker)}{name}"
 
 
 OBJECTS = Objects()

@@ -28,6 +28,8 @@ from services.cli.failures import (
 )
 from services.cli.follow import follow, last_sequence
 from services.cli.link import call, status_of
+from services.cli.packing import Packed
+from services.cli.repository import Returned, lay_out
 from services.cli.screen import Screen
 from services.cli.signals import Interrupts
 from services.cli.text import verdict_line
@@ -59,6 +61,8 @@ class Order:
     """The worker to be made; None: it exists."""
     secrets: Mapping[str, str]
     keep: bool
+    repository: Packed | None = None
+    """What is laid into the workspace before the agent starts."""
     budget: Budget = field(default_factory=Budget)
 
 
@@ -69,6 +73,8 @@ class Outcome:
     exit_code: int
     task: TaskRecord | None
     worker: WorkerRecord | None
+    returned: Returned | None = None
+    """What became of the work, where a repository was sent along."""
 
 
 class Errand:
@@ -231,13 +237,16 @@ class Errand:
 
     async def _submit(self) -> None:
         order = self._order
+        source = None
+        if order.repository is not None:
+            source = await lay_out(self._bus, order.worker, order.repository, self._screen)
+            self._heed_interrupt()
         self._screen.doing(f"submitting task {order.task}")
         self._submitted = True
-        await self._bus.publish(
-            self._bus.subjects.task(order.worker),
-            SubmitTask(prompt=order.prompt, timeout=order.timeout, budget=order.budget),
-            id=order.task,
+        body = SubmitTask(
+            prompt=order.prompt, timeout=order.timeout, budget=order.budget, repository=source
         )
+        await self._bus.publish(self._bus.subjects.task(order.worker), body, id=order.task)
 
     # -- meanwhile --------------------------------------------------------------------------------
 

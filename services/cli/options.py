@@ -209,6 +209,55 @@ def bounding(command: F) -> F:
     return command
 
 
+def carrying(command: F) -> F:
+    """A repository that goes along."""
+    for option in reversed(
+        (
+            click.option(
+                "--repo",
+                metavar="PATH|URL",
+                help="Send this repository along, as it is committed; a URL is cloned here first.",
+            ),
+            click.option(
+                "--dirty", is_flag=True, help="What is not committed, too; ignored files excepted."
+            ),
+            click.option(
+                "--depth",
+                type=click.IntRange(1, 1_000_000),
+                metavar="N",
+                help="The last N commits only.  [default: all; 1 when that is over 64 MiB]",
+            ),
+            click.option(
+                "--repo-limit",
+                type=click.IntRange(1, 256),
+                metavar="MIB",
+                help="The most it may have, there and back.  [default: 256]",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def trusting(command: F) -> F:
+    """`--trust-repo`."""
+    return click.option(
+        "--trust-repo",
+        "trust_repository",
+        is_flag=True,
+        help="Let the agent read configuration of its own that is in the repository (.claude, .mcp.json, …).",
+    )(command)
+
+
+def applying(command: F) -> F:
+    """`--apply`."""
+    return click.option(
+        "--apply",
+        is_flag=True,
+        help="Merge the work, if the work tree is clean and there are no conflicts.",
+    )(command)
+
+
 def budgeting(command: F) -> F:
     """What may be used of a model."""
     for option in reversed(

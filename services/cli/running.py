@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,20 @@ from contracts.task import SubmitTask, TaskRecord
 from contracts.topology import DOOR_BYTES
 from contracts.worker import CreateWorker, WorkerRecord
 from services.cli.errand import Errand, Order, Outcome
-from services.cli.failures import OutputClosed, Usage, exit_code, first_of, sentence
+from services.cli.failures import (
+    SUCCESS,
+    UNSUCCESSFUL,
+    OutputClosed,
+    Usage,
+    exit_code,
+    first_of,
+    sentence,
+)
 from services.cli.hosting import Wanted
 from services.cli.leftovers import OWNER, owner_of_this_process, sweep
 from services.cli.link import linked, quiet
+from services.cli.packing import Packed
+from services.cli.repository import returned, taken_along, wanted
 from services.cli.screen import Screen
 from services.cli.settings import Environment
 from services.cli.signals import Interrupts, heeded
@@ -28,7 +38,9 @@ from services.cli.target import Target, local_target, named_target
 from services.kit.state import StateDirectory
 
 DEFAULT_AGENT = "claude"
-_LIMITS = {"memory_mb": "memory", "cpus": "cpus", "pids": "pids"}
+GIT = "git"
+"""The capability without which a worker can do nothing with a repository."""
+_LIMITS = {"memory_mb": "memory", "cpus": "cpus", "pids": "pids", "repository_mb": "repo_limit"}
 """Fields of a worker's limits, and the options that give them."""
 _BUDGET = {"usd": "budget_usd", "tokens": "budget_tokens", "turns": "budget_turns"}
 """Fields of a budget, and the options that give them."""
@@ -60,6 +72,12 @@ class Request:
     name: str | None = None
     keep: bool = False
     worker: str | None = None
+    repo: str | None = None
+    dirty: bool = False
+    depth: int | None = None
+    repo_limit: int | None = None
+    trust_repository: bool = False
+    apply: bool = False
     as_json: bool = False
     url: str | None = None
     creds: Path | None = None
@@ -84,9 +102,19 @@ async def run_request(request: Request) -> int:
 async def _carry_out(request: Request) -> Outcome:
     environment = Environment.read()
     order = order_of(request, environment)
+    asked = wanted(vars(request))
     screen = Screen(document=request.as_json)
     if not request.debug:
         quiet()
+    variables = environment.variables
+    async with taken_along(asked, variables, screen) as found:
+        return await _at_a_crew(request, environment, order, found, screen)
+
+
+async def _at_a_crew(
+    request: Request, environment: Environment, order: Order, found: Packed | None, screen: Screen
+) -> Outcome:
+    order = replace(order, repository=found)
     with heeded() as interrupts:
         target = named_target(
             environment, url=request.url, creds=request.creds, context=request.context
@@ -96,7 +124,7 @@ async def _carry_out(request: Request) -> Outcome:
             if target is not None and target.crew is not None and target.crew.kind == "run":
                 target = None  # it ends with another prompt; then it is our turn to host it
         if target is not None:
-            outcome = await _over(target, order, screen, interrupts, None, debug=request.debug)
+            outcome = await _over(target, request, environment, order, screen, interrupts, None)
         else:
             _check_catalog(order, environment)
             outcome = await _hosted(request, environment, order, screen, interrupts)
@@ -143,12 +171,19 @@ def spec_of(request: Any, name: str, **more: Any) -> CreateWorker:
         "instructions": request.instructions,
         "env": dict(request.env),
         "secrets": list(request.secrets),
-        "capabilities": list(request.capabilities),
+        "capabilities": _capabilities(request),
+        "trust_repository": request.trust_repository,
         "limits": _given(request, _LIMITS),
         **_given(request, _WAITS),
         **more,
     }
     return convert(given, CreateWorker)
+
+
+def _capabilities(request: Any) -> list[str]:
+    """With the tools for the repository that goes along."""
+    named = list(request.capabilities)
+    return [*named, GIT] if request.repo is not None and GIT not in named else named
 
 
 def budget_of(request: Any) -> Budget:
@@ -199,23 +234,30 @@ async def _hosted(
     screen.doing("starting a crew")
     async with crew_at_hand(environment, state, wanted, screen.phase) as standby:
         target = await standby.target(interrupts)
-        return await _over(target, order, screen, interrupts, standby, debug=request.debug)
+        return await _over(target, request, environment, order, screen, interrupts, standby)
 
 
 async def _over(
     target: Target,
+    request: Request,
+    environment: Environment,
     order: Order,
     screen: Screen,
     interrupts: Interrupts,
     standby: Standby | None,
-    *,
-    debug: bool,
 ) -> Outcome:
-    async with linked(target, debug=debug) as bus:
+    async with linked(target, debug=request.debug) as bus:
         given_up = standby.given_up if standby else _never
         prove = standby.prove if standby else _never
         clear = sweep if standby is not None and standby.hosting else None
-        return await Errand(bus, order, screen, interrupts, given_up, prove, clear).run()
+        outcome = await Errand(bus, order, screen, interrupts, given_up, prove, clear).run()
+        if order.repository is None:
+            return outcome
+        back = await returned(
+            bus, order.repository, outcome.task, environment.variables, screen, merge=request.apply
+        )
+        code = outcome.exit_code or (UNSUCCESSFUL if back.problem else SUCCESS)
+        return replace(outcome, exit_code=code, returned=back)
 
 
 def _never() -> None:
@@ -235,6 +277,7 @@ def document(outcome: Outcome) -> str:
             "task": shown(outcome.task),
             "end": outcome.task.end if outcome.task else None,
             "worker": shown(outcome.worker),
+            "repository": outcome.returned,
             "error": None,
         }
     ).decode()
@@ -244,7 +287,14 @@ def failure_document(error: BaseException) -> str:
     """The one JSON document of a run that came to nothing."""
     told = {"message": sentence(error), "field": getattr(error, "field", None)}
     return msgspec.json.encode(
-        {"exit_code": exit_code(error), "task": None, "end": None, "worker": None, "error": told}
+        {
+            "exit_code": exit_code(error),
+            "task": None,
+            "end": None,
+            "worker": None,
+            "repository": None,
+            "error": told,
+        }
     ).decode()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from contracts.bus import Bus, Stored
 from contracts.codec import convert
@@ -18,6 +19,8 @@ from services.cli import story
 from services.cli.failures import SUCCESS, UNSUCCESSFUL, CrewFailed, Usage
 from services.cli.follow import follow, last_sequence
 from services.cli.link import call, status_of
+from services.cli.packing import Packed
+from services.cli.repository import lay_out, returned, taken_along, wanted
 from services.cli.running import budget_of, shown
 from services.cli.screen import Screen
 from services.cli.session import Session, print_json
@@ -32,14 +35,29 @@ _WATCHED = 20.0
 
 
 async def submit_task(session: Session, options: dict[str, Any]) -> int:
-    """Store the prompt, and see it taken.
+    """Store the prompt, and see it taken; with `--wait` and `--repo`, bring its work home.
 
     Raises:
         NotThere, Refused: the worker does not take it.
+        Usage, GitFailed: the repository cannot go along.
         QueueFull: too many wait for this worker.
     """
+    screen, variables = Screen(document=True), session.environment.variables
+    async with taken_along(wanted(options), variables, screen) as found:
+        code = await _submit(session, options, found, screen)
+        if found is None or not options["wait"]:
+            return code
+        record = await record_of(session, options["task_id"])
+        back = await returned(session.bus, found, record, variables, screen, merge=False)
+        return code or (UNSUCCESSFUL if back.problem else SUCCESS)
+
+
+async def _submit(
+    session: Session, options: dict[str, Any], found: Packed | None, screen: Screen
+) -> int:
     bus = session.bus
-    name, task = options["worker"], options["task_id"] or f"t-{nonce()[:12]}"
+    task = options["task_id"] = options["task_id"] or f"t-{nonce()[:12]}"
+    name = options["worker"]
     for what, token in (("worker", name), ("task", task)):
         if not is_token(token):
             raise Usage(
@@ -54,6 +72,8 @@ async def submit_task(session: Session, options: dict[str, Any]) -> int:
         SubmitTask,
     )  # fmt: skip
     await status_of(bus, name)  # says no at once; the door itself would only store the prompt
+    if found is not None:
+        message = replace(message, repository=await lay_out(bus, name, found, screen))
     watch = Watch(Screen(document=True), WorkerId(name), TaskId(task))
     subject = bus.subjects.events_of_task(watch.worker, watch.task)
     receipt = await bus.publish(bus.subjects.task(name), message, id=task)

@@ -28,6 +28,8 @@ from contracts.worker import (
 from services.cli.failures import CrewFailed, Usage, WorkerFailedToStart
 from services.cli.follow import follow, last_sequence
 from services.cli.link import call, status_of
+from services.cli.packing import Packed
+from services.cli.repository import lay_out, taken_along, wanted
 from services.cli.running import budget_of, secret_value, shown, spec_of
 from services.cli.screen import Screen
 from services.cli.session import Session, print_json
@@ -48,12 +50,21 @@ KILLED = 124
 
 
 async def create_worker(session: Session, options: dict[str, Any]) -> None:
-    """Store secrets, create, and follow until ready.
+    """Store secrets and repository, create, and follow until ready.
 
     Raises:
         InvalidMessage, Refused: the crew does not take it.
+        Usage, GitFailed: the repository cannot go along.
         WorkerFailedToStart: it took it, and the worker failed.
     """
+    screen, variables = Screen(document=True), session.environment.variables
+    async with taken_along(wanted(options), variables, screen) as found:
+        await _create(session, options, found, screen)
+
+
+async def _create(
+    session: Session, options: dict[str, Any], found: Packed | None, screen: Screen
+) -> None:
     bus = session.bus
     spec = spec_of(
         SimpleNamespace(**options), options["name"], labels=dict(options["labels"]),
@@ -67,6 +78,8 @@ async def create_worker(session: Session, options: dict[str, Any]) -> None:
     after = await last_sequence(bus, "JC_EVT", subject)
     for name, value in values.items():
         await call(bus, "secret", "put", PutSecret(name=name, value=value, worker=spec.name))
+    if found is not None:
+        spec = replace(spec, repository=await lay_out(bus, spec.name, found, screen))
     result = await call(bus, "worker", "create", spec)
     if not options["no_wait"]:
         await _until_ready(session, watch, subject, after)

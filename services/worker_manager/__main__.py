@@ -37,7 +37,6 @@ from services.worker_manager.images.used import ImagesUsed, image_id
 from services.worker_manager.intake import Intake
 from services.worker_manager.node import Node
 from services.worker_manager.nodes import Overseer, Presence
-from services.worker_manager.parcels import Parcels
 from services.worker_manager.runtimes import Runtime
 from services.worker_manager.runtimes.docker import DockerRuntime
 from services.worker_manager.runtimes.engine import Engine
@@ -266,7 +265,6 @@ async def _answering(
         bus.serve(subjects.ask("*", "task.start"), testimony.start, queue="mgr"),
         bus.serve(subjects.ask("*", "credential"), testimony.credential, queue="mgr"),
         bus.serve(subjects.heartbeat(WorkerId("*")), testimony.beat),
-        Parcels(crew).opened(),
         doors.opened(),
     ):
         yield

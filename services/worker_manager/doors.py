@@ -22,12 +22,13 @@ from contracts.errors import (
 )
 from contracts.ids import CommandId, message_id, nonce
 from contracts.results import Result, failure
-from contracts.topology import COMMANDS, DOOR_BYTES
+from contracts.topology import ARTIFACTS, COMMANDS, DOOR_BYTES
 from contracts.worker import PutSecret
 from services.worker_manager.commands import command_of
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
 from services.worker_manager.diagnosis import Diagnosis
+from services.worker_manager.parcels import Parcels
 
 log = structlog.get_logger()
 
@@ -50,6 +51,7 @@ class Doors:
         self._bus = crew.bus
         self._credentials = credentials
         self._diagnosis = diagnosis
+        self._parcels = Parcels(crew)
         self._ledger = Ledger(crew.bus)
         self._waiting: dict[str, list[asyncio.Future[Result]]] = defaultdict(list)
 
@@ -72,8 +74,19 @@ class Doors:
             Endpoint(
                 name="worker-exec", subject=subjects.door("worker", "exec"), handle=self._exec
             ),
+            Endpoint(
+                name="artifact-put",
+                subject=subjects.door("artifact", "put"),
+                handle=_storing(self._parcels.lay_piece),
+            ),
+            Endpoint(
+                name="artifact-keep",
+                subject=subjects.door("artifact", "keep"),
+                handle=_storing(self._parcels.lay_out),
+            ),
         ]
         async with (
+            self._parcels.opened(),
             self._bus.serve(subjects.result(CommandId("*")), self._result),
             service(
                 self._bus,
@@ -153,6 +166,19 @@ class Doors:
         except JetcrewError as error:
             return _refusal(error)
         return _said(replace(result, stream="JC_EVT", seq=1))
+
+
+def _storing(store: Callable[[bytes], Awaitable[Result]]) -> Callable[[Message], Awaitable[Answer]]:
+    """A door to the object store."""
+
+    async def handle(message: Message) -> Answer:
+        try:
+            result = await store(message.data)
+        except JetcrewError as error:
+            return _refusal(error)
+        return _said(replace(result, stream=f"OBJ_{ARTIFACTS}", seq=1))
+
+    return handle
 
 
 def _accepted(receipt: Receipt, command: CommandId, wait: float) -> Result:

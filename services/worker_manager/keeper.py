@@ -32,6 +32,7 @@ from services.worker_manager.evidence import Look
 from services.worker_manager.idle import Rest
 from services.worker_manager.idling import Idling
 from services.worker_manager.recovery import recovered
+from services.worker_manager.repositories import forget
 from services.worker_manager.runtimes import Exit, Runtime, Unit, removed
 from services.worker_manager.starting import prepare, unit_spec
 from services.worker_manager.surroundings import Surroundings
@@ -311,6 +312,7 @@ class Keeper:
         await self._around.credentials.forget(self.name)
         if not record.keep_workspace:
             await self._crew.forget_sessions(self.name)
+        await forget(self._bus, self.name, before=record.changed_at)
         await self._move("stopped", task=None, reason=record.reason, **kept)
         self.wake()
 

@@ -27,7 +27,9 @@ from contracts.errors import (
     TooLarge,
 )
 from contracts.ids import TaskId, WorkerId
-from contracts.topology import HANDED_OVER, OBJECTS
+from contracts.laying import LayOut, LayPiece
+from contracts.results import Result
+from contracts.topology import HANDED_OVER, LAID_OUT, OBJECTS
 from services.worker_manager import moves
 from services.worker_manager.crew import Crew
 
@@ -99,6 +101,37 @@ class Parcels:
             return PieceAnswer(reason=str(error))
         return PieceAnswer(data=data, next=after, size_bytes=found.size_bytes, sha256=found.sha256)
 
+    # -- what operators lay out -------------------------------------------------------------------
+
+    async def lay_piece(self, data: bytes) -> Result:
+        """`artifact.put` at the door: one more piece.
+
+        Raises:
+            InvalidMessage, Refused, TooLarge, QueueFull, BusUnavailable: it was not taken.
+        """
+        ask = decode(data, LayPiece)
+        put = _put_for(ask)
+        async with self._turns.setdefault(put, asyncio.Lock()):
+            await self._artifacts.append(put, ask.n, ask.data, limit=LAID_OUT)
+        return Result(worker=WorkerId(ask.worker), detail=f"piece {ask.n} is stored")
+
+    async def lay_out(self, data: bytes) -> Result:
+        """`artifact.keep` at the door: make an object of the pieces.
+
+        Raises:
+            InvalidMessage, Refused, TooLarge, BusUnavailable: it is none.
+        """
+        ask = decode(data, LayOut)
+        name = OBJECTS.handed_to(WorkerId(ask.worker), ask.name)
+        try:
+            await self._artifacts.adopt(
+                name, _put_for(ask), size_bytes=ask.size_bytes, sha256=ask.sha256, limit=LAID_OUT
+            )
+        except (Conflict, Damaged) as error:
+            raise Refused(str(error)) from None
+        log.info("artifact.laid_out", object=name, size_bytes=ask.size_bytes)
+        return Result(worker=WorkerId(ask.worker), detail=name)
+
     async def _of_its_run(
         self, message: Message, ask: PutPiece | KeepArtifact
     ) -> tuple[WorkerId, int]:
@@ -125,6 +158,12 @@ class Parcels:
 
     def _asker(self, message: Message) -> WorkerId:
         return self._crew.bus.subjects.asker(message.subject)
+
+
+def _put_for(ask: LayPiece | LayOut) -> str:
+    """Always the same for one thing of one name."""
+    of = f"{ask.worker}/{ask.name}/{ask.sha256}"
+    return hashlib.sha256(of.encode()).hexdigest()[:32]
 
 
 def _put_of(worker: WorkerId, ask: PutPiece | KeepArtifact) -> str:

@@ -1,5 +1,7 @@
 """Repositories that workers are to begin with: what is said of them, held against the object store."""
 
+from datetime import datetime
+
 from msgspec.structs import replace
 
 from contracts.bus import Artifacts, Bus
@@ -43,3 +45,11 @@ def with_git(spec: CreateWorker) -> CreateWorker:
     if spec.repository is None or CAPABILITY in spec.capabilities:
         return spec
     return replace(spec, capabilities=[*spec.capabilities, CAPABILITY])
+
+
+async def forget(bus: Bus, worker: WorkerId, *, before: datetime) -> None:
+    """Drop what was laid out for a worker that is no more; what is younger is for the next of that name."""
+    artifacts = Artifacts(bus)
+    for each in await artifacts.list(OBJECTS.all_handed_to(worker)):
+        if each.at < before:
+            await artifacts.delete(each.name)

@@ -247,7 +247,7 @@ def test_the_document_has_task_end_and_worker_and_nothing_internal() -> None:
     )
     told = json.loads(document(Outcome(exit_code=0, task=task, worker=None)))
 
-    assert told.keys() == {"exit_code", "task", "end", "worker", "error"}
+    assert told.keys() == {"exit_code", "task", "end", "worker", "repository", "error"}
     assert told["end"]["exit_code"] == 0
     assert told["task"]["state"] == "succeeded"
     assert not {"owed", "evt_seq"} & told["task"].keys()

@@ -14,6 +14,7 @@ from contracts import (
     events,
     evidence,
     image,
+    laying,
     node,
     reports,
     repository,
@@ -25,7 +26,9 @@ from contracts import (
 from contracts.schema import MESSAGES, document, dumps, export, violations
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "contracts.json"
-MODULES = (agent, asks, events, evidence, image, node, reports, repository, results, task, worker)
+MODULES = (
+    agent, asks, events, evidence, image, laying, node, reports, repository, results, task, worker,
+)  # fmt: skip
 
 
 def test_the_published_contracts_are_those_of_this_version() -> None:

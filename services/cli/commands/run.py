@@ -8,7 +8,17 @@ from typing import IO, Any
 import click
 
 from services.cli.app import flags
-from services.cli.options import Duration, as_json, bounding, budgeting, connecting, making
+from services.cli.options import (
+    Duration,
+    applying,
+    as_json,
+    bounding,
+    budgeting,
+    carrying,
+    connecting,
+    making,
+    trusting,
+)
 
 FOR_MAKING = (
     "agent",
@@ -24,6 +34,7 @@ FOR_MAKING = (
     "queue_timeout",
     "idle_pause",
     "idle_expiry",
+    "trust_repository",
     "name",
 )
 
@@ -34,6 +45,9 @@ FOR_MAKING = (
 @click.argument("prompt")
 @making
 @bounding
+@trusting
+@carrying
+@applying
 @budgeting
 @click.option(
     "--timeout", type=Duration(), default="30m", show_default=True, metavar="TIME",
@@ -52,9 +66,13 @@ def run(ctx: click.Context, /, prompt: str, **options: Any) -> int:
     worker manager) for as long as the prompt takes, or uses the crew that runs. The agent's output goes
     to stdout, everything else to stderr; with --json stdout holds one document and nothing else.
 
+    With --repo the agent works in a copy of a repository. What it committed, and what it left uncommitted,
+    comes back as the branch jetcrew/TASK; nothing that is checked out is touched unless --apply says so.
+
     \b
         jetcrew run --agent shell "uname -a"
         jetcrew run --secret ANTHROPIC_API_KEY "Add a --version flag"
+        jetcrew run --repo . --secret ANTHROPIC_API_KEY "Fix the failing test"
         jetcrew run --agent shell --keep --name ada "git clone https://…"
         jetcrew run --worker ada "make test"
         jetcrew run --agent shell --json - < script.sh | jq .end
@@ -75,7 +93,7 @@ def _check(ctx: click.Context, options: dict[str, Any]) -> None:
     if not options["worker"]:
         return
     for parameter in ctx.command.params:
-        if parameter.name in FOR_MAKING and options[parameter.name] not in {None, ()}:
+        if parameter.name in FOR_MAKING and options[parameter.name] not in {None, (), False}:
             raise click.UsageError(
                 f"--worker gives the prompt to a worker that exists; {parameter.opts[0]} is for one "
                 "that is made",

@@ -6,7 +6,15 @@ from typing import Any
 import click
 
 from services.cli.commands.run import read_prompt
-from services.cli.options import Assignment, Duration, as_json, budgeting, connecting
+from services.cli.options import (
+    Assignment,
+    Duration,
+    applying,
+    as_json,
+    budgeting,
+    carrying,
+    connecting,
+)
 
 STATES = ["queued", "running", "succeeded", "failed", "cancelled", "timed-out", "input-required"]
 
@@ -40,6 +48,7 @@ def task() -> None:
     metavar="NAME",
     help="continue the conversation, start a new one, or go on with one by name.",
 )
+@carrying
 @budgeting
 @click.option("--max-attempts", type=click.IntRange(1, 10), default=1, show_default=True)
 @click.option(
@@ -153,6 +162,48 @@ def answer(ctx: click.Context, /, **options: Any) -> int:
 
     options["text"] = read_prompt(options["text"])
     return converse(ctx, options, lambda session: answer_task(session, options))
+
+
+@task.command()
+@click.argument("task_id", metavar="ID")
+@as_json
+@connecting
+@click.pass_context
+def diff(ctx: click.Context, /, **options: Any) -> None:
+    """What the task ID changed in its worker's repository, as a patch; on a terminal coloured and paged.
+
+    \b
+        jetcrew task diff t1
+        jetcrew task diff t1 | git apply --check
+    """
+    from services.cli.session import converse
+    from services.cli.work import show_diff
+
+    converse(ctx, options, lambda session: show_diff(session, options))
+
+
+@task.command()
+@click.argument("task_id", metavar="ID")
+@click.option(
+    "--repo", default=".", show_default=True, metavar="PATH", help="The repository it lands in."
+)
+@applying
+@as_json
+@connecting
+@click.pass_context
+def fetch(ctx: click.Context, /, **options: Any) -> int:
+    """Bring the work of the task ID into the branch jetcrew/ID of a repository.
+
+    Nothing that is checked out is touched, unless --apply says so.
+
+    \b
+        jetcrew task fetch t1
+        jetcrew task fetch t1 --repo ~/src/tool --apply
+    """
+    from services.cli.session import converse
+    from services.cli.work import fetch_work
+
+    return converse(ctx, options, lambda session: fetch_work(session, options))
 
 
 @task.command()

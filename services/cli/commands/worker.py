@@ -11,8 +11,10 @@ from services.cli.options import (
     as_json,
     bounding,
     budgeting,
+    carrying,
     connecting,
     making,
+    trusting,
 )
 
 
@@ -32,6 +34,8 @@ def worker() -> None:
 @click.argument("name")
 @making
 @bounding
+@trusting
+@carrying
 @budgeting
 @click.option(
     "--allow",
@@ -58,6 +62,7 @@ def create(ctx: click.Context, /, **options: Any) -> None:
     \b
         jetcrew worker create ada --agent shell
         jetcrew worker create bob --agent claude --instructions CLAUDE.md --network none
+        jetcrew worker create dan --agent claude --repo . --secret ANTHROPIC_API_KEY
         jetcrew worker create cid --memory 4096 --idle-pause 10m --idle-expiry 2d
     """
     from services.cli.session import converse

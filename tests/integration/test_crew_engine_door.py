@@ -153,6 +153,10 @@ async def test_what_a_worker_made_ends_with_its_unit_and_with_the_worker(crew: R
     await crew.until("ada", "ready")
     await prints(crew, "ada", make, task="t-2")
     await crew.kill_manager()
+    await crew.start_manager()
+    assert await prints(crew, "ada", "docker ps -q | wc -l", task="t-again") == "1"
+
+    await crew.kill_manager()
     need_engine().containers.get(f"jetcrew-{crew.server.identity.crew}.ada").remove(force=True)
     await crew.start_manager()
     await eventually(nothing_left, expected=True, within=60)

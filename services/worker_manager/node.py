@@ -12,6 +12,8 @@ import structlog
 from contracts.errors import BusUnavailable, Conflict, EngineUnavailable, JetcrewError
 from contracts.events import TaskEnd, TaskState, WorkerState
 from contracts.ids import NodeId, TaskId, WorkerId
+from contracts.node import NodeRecord
+from contracts.topology import NODE
 from contracts.worker import Runtime as RuntimeName
 from contracts.worker import WorkerRecord
 from services.worker_manager import moves
@@ -46,6 +48,7 @@ class Node:
         self._id = NodeId(around.settings.node)
         self._keepers: dict[WorkerId, Keeper] = {}
         self._line = Line(self._crew, around.settings, around.capacity)
+        self._nodes = self._crew.bus.bucket(NODE, NodeRecord)
         self._seen_at: dict[RuntimeName, float] = {}
         self._wake = asyncio.Event()
         self._crew.on_worker.append(self._poked)
@@ -180,6 +183,8 @@ class Node:
             runtime = "docker" if warm else await self._choose(record)
             check_access(record.spec, runtime, on=self._settings.engine.access)
         except JetcrewError as error:
+            if await self._others_can(record):
+                return False
             why = str(error)
             await self._crew.workers.change(
                 name, lambda r: moves.worker(r, "failed", at, reason=why)
@@ -214,6 +219,12 @@ class Node:
         if (why := await self._lacking(wanted)) is not None:
             raise JetcrewError(f"no {wanted} runtime here: {why}")
         return wanted
+
+    async def _others_can(self, record: WorkerRecord) -> bool:
+        """Whether another node has the runtime that a worker wants."""
+        wanted = record.spec.runtime
+        nodes = (held.value for held in (await self._nodes.list()).values())
+        return any(node.node != self._id and wanted in node.runtimes for node in nodes)
 
     async def _lacking(self, runtime: RuntimeName) -> str | None:
         """Why workers cannot run in it here, if they cannot; that they can is believed for a while."""

@@ -1,7 +1,5 @@
 """How long workers live and how many there are at once: room, the line for it, idle rules, one task's worth."""
 
-import contextlib
-import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.results import Result
-from tests.support.crew import RunningCrew, kill_all_below, running_crew
+from tests.support.crew import RunningCrew, another_node, running_crew
 from tests.support.waiting import eventually
 
 WAKES_WITHIN = 1.0
@@ -252,19 +250,3 @@ async def test_a_node_that_is_full_leaves_a_worker_to_one_that_is_not(tmp_path: 
             nodes["dan"] = (await crew.until("dan", "ready")).node
 
             assert nodes == {"bob": there, "cid": "here", "dan": there}
-
-
-@contextlib.asynccontextmanager
-async def another_node(crew: RunningCrew, state: Path) -> AsyncIterator[str]:
-    """A second manager of this crew, as on another host: same identity, own state directory."""
-    shutil.copytree(
-        crew.server.state.root, state, ignore=shutil.ignore_patterns("*.lock", "*.sock")
-    )
-    settings = crew.settings | {"JETCREW_NODE": "there", "JETCREW_STATE_DIR": str(state)}
-    other = RunningCrew(crew.server, crew.bus, state.parent / "there.log", settings)
-    await other.start_manager()
-    try:
-        yield "there"
-    finally:
-        await other.stop_manager()
-        kill_all_below(str(state))

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from contracts.node import NodeRecord
 from contracts.worker import WorkerRecord
 from tests.support.containers import container_crew, inside, start
-from tests.support.crew import RunningCrew
+from tests.support.crew import RunningCrew, another_node, running_crew
 from tests.support.engine import need_engine
 from tests.support.images import worker_image
 from tests.support.waiting import eventually
@@ -122,3 +124,26 @@ async def _removed_and_replaced(crew: RunningCrew, name: str) -> WorkerRecord:
 
     await eventually(replaced, expected=True, within=60)
     return await crew.until(name, "ready")
+
+
+async def test_a_worker_that_one_node_cannot_run_is_left_to_another_that_can(
+    tmp_path: Path,
+) -> None:
+    need_engine()
+    await worker_image("shell")
+    nowhere = f"unix://{tmp_path}/none.sock"
+    body = {"agent": "shell", "runtime": "docker", "network": "none"}
+    async with running_crew(tmp_path, DOCKER_HOST=nowhere) as crew:
+        await crew.ask("worker.create", {"name": "alone"} | body)
+        assert "no docker runtime here" in str((await crew.until("alone", "failed")).reason)
+        async with another_node(crew, tmp_path / "there", DOCKER_HOST="") as there:
+
+            async def known() -> bool:
+                held = await crew.bus.bucket("jc_node", NodeRecord).read(there)
+                return held is not None and "docker" in held.value.runtimes
+
+            await eventually(known, expected=True)
+            await crew.ask("worker.create", {"name": "ada"} | body)
+            assert (await crew.until("ada", "ready", "failed")).node == there
+            await crew.ask("worker.delete", {"name": "ada"})
+            await crew.until("ada", "stopped")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -202,6 +203,22 @@ async def running_crew(tmp_path: Path, **settings: str) -> AsyncIterator[Running
         finally:
             await crew.stop_manager()
             kill_all_below(str(server.state.workers))
+
+
+@contextlib.asynccontextmanager
+async def another_node(crew: RunningCrew, state: Path, **more: str) -> AsyncIterator[str]:
+    """A second manager of this crew, as on another host: same identity, own state directory."""
+    shutil.copytree(
+        crew.server.state.root, state, ignore=shutil.ignore_patterns("*.lock", "*.sock")
+    )
+    settings = crew.settings | {"JETCREW_NODE": "there", "JETCREW_STATE_DIR": str(state), **more}
+    other = RunningCrew(crew.server, crew.bus, state.parent / "there.log", settings)
+    await other.start_manager()
+    try:
+        yield "there"
+    finally:
+        await other.stop_manager()
+        kill_all_below(str(state))
 
 
 async def killed(process: asyncio.subprocess.Process | None) -> None:

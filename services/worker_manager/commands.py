@@ -179,7 +179,9 @@ class Commands:
 
     async def _check(self, spec: CreateWorker) -> None:
         catalog = self._crew.catalog
-        catalog.agent(spec.agent)
+        for name, purpose in catalog.agent(spec.agent).required_env.items():
+            if not spec.env.get(name):
+                raise InvalidMessage(f"missing: {purpose}", field=f"$.env.{name}")
         for index, name in enumerate(spec.capabilities):
             catalog.capability(name, field=f"$.capabilities[{index}]")
         check_access(spec, spec.runtime, on=self._engine_access)

@@ -194,7 +194,7 @@ async def test_a_provider_that_is_down_is_given_up(stand: Stand) -> None:
 async def test_an_answer_that_stalls_counts_as_hung(stand: Stand) -> None:
     """R25."""
     stand.says(Stalls("It begins and"))
-    stand.bench.agent = replace(stand.bench.agent, inactivity=60.0)
+    stand.bench.agent = replace(stand.bench.agent, inactivity=stand.rig.patience)
 
     done = await stand.bench.attempt("go", seconds=GIVES_UP)
 
@@ -231,7 +231,7 @@ async def test_a_deadline_in_a_tool_leaves_no_process(stand: Stand) -> None:
     """R11, R25: the provider hangs, too, for those whose tool goes on in the background."""
     stand.says(stand.rig.shell(SLEEPS), Hangs())
 
-    done = await stand.bench.attempt("wait", seconds=30)
+    done = await stand.bench.attempt("wait", seconds=stand.rig.patience)
 
     assert (done.state, done.end.reason) == ("timed-out", "deadline"), why(done)
     assert (stand.bench.workspace / "begun").exists()

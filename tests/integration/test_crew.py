@@ -171,7 +171,7 @@ async def test_more_workers_than_there_is_room_for_wait_their_turn(tmp_path: Pat
     [
         ("worker.create", {"name": "Ada", "agent": "shell"}, 422, "$.name", "Ada"),
         ("worker.create", {"name": "ada"}, 422, "$.agent", "missing"),
-        ("worker.create", {"name": "ada", "agent": "shel"}, 422, "$.agent", "known: claude, factory, shell"),
+        ("worker.create", {"name": "ada", "agent": "shel"}, 422, "$.agent", "known: claude, codex, custom, factory"),
         ("worker.create", {"name": "ada", "agent": "shell", "capabilities": ["gitt"]}, 422, "$.capabilities[0]", "known:"),
         ("worker.create", {"name": "ada", "agent": "shell", "env": {"JETCREW_URL": "x"}}, 422, "$.env.JETCREW_URL", "not for workers"),
         ("worker.create", {"name": "ada", "agent": "shell", "secrets": ["NOPE"]}, 422, "$.secrets[0]", "NOPE"),
@@ -179,6 +179,7 @@ async def test_more_workers_than_there_is_room_for_wait_their_turn(tmp_path: Pat
         ("worker.delete", {"name": "nobody"}, 404, "$.name", "nobody"),
         ("worker.pause", {"name": "nobody"}, 404, "$.name", "nobody"),
         ("task.cancel", {"task": "t99"}, 404, "$.task", "t99"),
+        ("worker.create", {"name": "ada", "agent": "custom"}, 422, "$.env.CUSTOM_COMMAND", "missing"),
     ],
 )  # fmt: skip
 async def test_a_refusal_names_field_and_reason_and_changes_nothing(

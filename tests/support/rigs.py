@@ -37,6 +37,8 @@ class Rig:
     path: str = ""
     """Of the URL."""
     env: Mapping[str, str] = field(default_factory=dict)
+    patience: float = 30.0
+    """Seconds in which it has surely begun to work, on a busy machine, too."""
     waits_out_429: bool = True
     """Whether it tries again by itself when it was too fast."""
 
@@ -63,7 +65,7 @@ RIGS = {
             env={"OPENAI_MODEL": "gpt-5.5"}, waits_out_429=False),
         Rig("gemini", "GOOGLE_GEMINI_BASE_URL", "GEMINI_API_KEY", "run_shell_command"),
         Rig("opencode", "OPENAI_BASE_URL", "OPENAI_API_KEY", "bash", {"description": "do it"}, path="/v1",
-            env={"OPENAI_MODEL": "scripted"}),
+            env={"OPENAI_MODEL": "scripted"}, patience=90.0),
         Rig("qwen", "OPENAI_BASE_URL", "OPENAI_API_KEY", "run_shell_command", {"is_background": False},
             path="/v1", env={"OPENAI_MODEL": "scripted"}),
     )

@@ -38,6 +38,10 @@ BREATHER = 3.0, 0.5
 seconds at most. Many workers asked for at once share their looks."""
 
 
+class RuntimeMissing(JetcrewError):
+    """This node cannot run what a worker wants; another one may."""
+
+
 class Node:
     """One host's share of the crew."""
 
@@ -183,7 +187,7 @@ class Node:
             runtime = "docker" if warm else await self._choose(record)
             check_access(record.spec, runtime, on=self._settings.engine.access)
         except JetcrewError as error:
-            if await self._others_can(record):
+            if isinstance(error, RuntimeMissing) and await self._others_can(record):
                 return False
             why = str(error)
             await self._crew.workers.change(
@@ -217,7 +221,7 @@ class Node:
         if wanted == "auto":
             return "docker" if await self._lacking("docker") is None else "process"
         if (why := await self._lacking(wanted)) is not None:
-            raise JetcrewError(f"no {wanted} runtime here: {why}")
+            raise RuntimeMissing(f"no {wanted} runtime here: {why}")
         return wanted
 
     async def _others_can(self, record: WorkerRecord) -> bool:

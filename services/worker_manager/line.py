@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 from msgspec.structs import replace
 
-from contracts.errors import ResourceExhausted
+from contracts.errors import JetcrewError, ResourceExhausted
 from contracts.ids import NodeId
 from contracts.worker import WorkerRecord, line
 from services.worker_manager import moves
@@ -17,9 +17,13 @@ from services.worker_manager.settings import ManagerSettings
 log = structlog.get_logger()
 
 Claim = Callable[[WorkerRecord], Awaitable[bool]]
-"""Takes a worker for this node; False when another one has taken it."""
+"""Takes a worker for this node; False when another one has taken it. Raises `NotNow`."""
 
 BEHIND = "others came before it"
+
+
+class NotNow(JetcrewError):
+    """This node could keep the worker, but for something that will come back."""
 
 
 class Line:
@@ -55,9 +59,13 @@ class Line:
             if why is not None:
                 await self._wait(record, place - gone, why)
                 continue
-            gone += 1
-            if await claim(record):
-                live.append(record)
+            try:
+                if await claim(record):
+                    live.append(record)
+            except NotNow as error:
+                await self._wait(record, place - gone, str(error))
+            else:
+                gone += 1
 
     async def _wait(self, record: WorkerRecord, place: int, why: str) -> None:
         """Record why it waits; an event tells it once. Its place changes with every start before it, so that

@@ -20,7 +20,7 @@ from services.worker_manager import moves
 from services.worker_manager.crew import Crew
 from services.worker_manager.engine_door.policy import check_access
 from services.worker_manager.keeper import Keeper
-from services.worker_manager.line import Line
+from services.worker_manager.line import Line, NotNow
 from services.worker_manager.runtimes import Runtime
 from services.worker_manager.surroundings import Surroundings
 from services.worker_manager.waits import set_within
@@ -90,6 +90,9 @@ class Node:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._survey(stop), name="survey")
             try:
+                await self._lacking(
+                    "docker"
+                )  # an engine that answers now may go away, and come back
                 while not stop.is_set():
                     self._wake.clear()
                     began = time.monotonic()
@@ -180,12 +183,18 @@ class Node:
         return keeper
 
     async def _claim(self, record: WorkerRecord) -> bool:
-        """Take a worker for this node; False when another one did, or it cannot be kept here."""
+        """Take a worker for this node; False when another one did, or it cannot be kept here.
+
+        Raises:
+            NotNow: its engine is away.
+        """
         name, at = record.name, self._crew.clock()
         warm = self._around.warm.take(record)
         try:
             runtime = "docker" if warm else await self._choose(record)
             check_access(record.spec, runtime, on=self._settings.engine.access)
+        except NotNow:
+            raise
         except JetcrewError as error:
             if isinstance(error, RuntimeMissing) and await self._others_can(record):
                 return False
@@ -218,11 +227,14 @@ class Node:
         wanted = record.spec.runtime
         if wanted == "auto":
             wanted = self._settings.runtime
+        first: RuntimeName = "docker" if wanted == "auto" else wanted
+        if (why := await self._lacking(first)) is None:
+            return first
+        if first in self._seen_at:  # never a plain process for want of an engine that comes back
+            raise NotNow(why)
         if wanted == "auto":
-            return "docker" if await self._lacking("docker") is None else "process"
-        if (why := await self._lacking(wanted)) is not None:
-            raise RuntimeMissing(f"no {wanted} runtime here: {why}")
-        return wanted
+            return "process"
+        raise RuntimeMissing(f"no {wanted} runtime here: {why}")
 
     async def _others_can(self, record: WorkerRecord) -> bool:
         """Whether another node has the runtime that a worker wants."""

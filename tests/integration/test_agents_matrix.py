@@ -191,6 +191,19 @@ async def test_a_provider_that_is_down_is_given_up(stand: Stand) -> None:
 
 
 @pytest.mark.soak
+async def test_a_provider_that_cannot_be_reached_is_given_up(stand: Stand) -> None:
+    """R24, R25: who tries for ever counts as hung, since tries are no sign of life."""
+    stand.bench.env = stand.rig.environment("http://127.0.0.1:9")
+    stand.bench.agent = replace(stand.bench.agent, inactivity=stand.rig.patience)
+
+    done = await stand.bench.attempt("go", seconds=GIVES_UP)
+
+    ended = (done.state, done.end.reason)
+    assert ended in {("failed", "provider-error"), ("timed-out", "inactive")}, why(done)
+    assert marked(stand.bench.run) == []
+
+
+@pytest.mark.soak
 async def test_an_answer_that_stalls_counts_as_hung(stand: Stand) -> None:
     """R25."""
     stand.says(Stalls("It begins and"))

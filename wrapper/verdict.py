@@ -129,8 +129,8 @@ When you have finished, end your last message with exactly one block of this for
 <result>{"status": STATUS, "summary": SUMMARY, "data": {}}</result>
 STATUS is "success" when the task is done, "failure" when it cannot be done, "in_progress" when you need \
 an answer before you can go on. SUMMARY is one sentence in quotes. The block is JSON; put results worth \
-keeping into "data". If you committed, give the commit's full hash as "commit" there, and after a push the \
-branch as "pushed".
+keeping into "data". If you committed, give the commit's full hash as "commit" there and its branch as "branch", and \
+after a push the branch as "pushed".
 """
 """Appended to a prompt. It holds no block that would parse: some agents repeat their prompt in the output."""
 

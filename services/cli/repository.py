@@ -13,7 +13,7 @@ from contracts.asks import PIECE_BYTES
 from contracts.bus import Artifacts, Bus
 from contracts.errors import Damaged, NotThere, Refused, TooLarge
 from contracts.laying import LayOut, LayPiece
-from contracts.repository import RepositorySource, Work
+from contracts.repository import GitState, RepositorySource, Work
 from contracts.task import TaskRecord
 from contracts.topology import HANDED_OVER
 from services.cli.failures import Usage, sentence
@@ -218,6 +218,13 @@ async def merged(git: Git, branch: str, screen: Screen) -> Returned:
         screen.phase(sentence(error))
         return Returned(branch=branch, applied=False, problem=sentence(error))
     return Returned(branch=branch, applied=True)
+
+
+def git_line(state: GitState) -> str:
+    """`main at 8c1f0a9be2d3, with uncommitted changes, pushed`."""
+    where = f"{state.branch or 'no branch'} at {(state.head or 'no commit')[:12]}"
+    pushed = {None: "", True: ", pushed", False: ", not pushed"}[state.pushed]
+    return where + (", with uncommitted changes" if state.dirty else "") + pushed
 
 
 def summary(work: Work) -> str:

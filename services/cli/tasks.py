@@ -20,7 +20,7 @@ from services.cli.failures import SUCCESS, UNSUCCESSFUL, CrewFailed, Usage
 from services.cli.follow import follow, last_sequence
 from services.cli.link import call, status_of
 from services.cli.packing import Packed
-from services.cli.repository import lay_out, returned, taken_along, wanted
+from services.cli.repository import git_line, lay_out, returned, summary, taken_along, wanted
 from services.cli.running import budget_of, shown
 from services.cli.screen import Screen
 from services.cli.session import Session, print_json
@@ -146,6 +146,8 @@ async def get_task(session: Session, options: dict[str, Any]) -> None:
         "started": record.started_at and story.when(record.started_at),
         "deadline": None if record.ended or not record.deadline_at else story.when(record.deadline_at),
         "ended": record.ended_at and story.when(record.ended_at),
+        "git": end and end.git and git_line(end.git),
+        "work": end and end.work and (end.work.lost or summary(end.work)),
     }  # fmt: skip
     for name, value in facts.items():
         if value:

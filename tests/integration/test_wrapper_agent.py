@@ -12,6 +12,7 @@ import pytest
 
 from contracts.agent import Agent, Session, Turn
 from contracts.events import Verdict
+from contracts.repository import GitState
 from tests.support.attempts import Bench
 from tests.support.waiting import eventually
 from tests.support.worker import AGENTS, marked
@@ -317,24 +318,39 @@ def claiming(**data: object) -> Agent:
     return speaking(says(f"<result>{body}</result>"))
 
 
-async def test_claims_that_git_bears_out_are_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pushed", ["main", True])
+async def test_claims_that_git_bears_out_are_believed(tmp_path: Path, pushed: object) -> None:
+    """R23."""
     ada = Bench(tmp_path, SHELL)
     commit = repository(ada)
-    ada.agent = claiming(commit=commit, pushed="main")
+    ada.agent = claiming(commit=commit, branch="main", pushed=pushed, dirty=False)
 
     done = await ada.attempt("commit it")
 
     assert (done.state, done.end.reason) == ("succeeded", None)
+    assert done.end.git == GitState(head=commit, branch="main", pushed=True)
 
 
 @pytest.mark.parametrize(
-    "lie", [{"commit": "0" * 40}, {"commit": "--help"}, {"pushed": "feature"}, {"pushed": "--all"}]
+    "lie",
+    [
+        {"commit": "0" * 40},
+        {"commit": "--help"},
+        {"commit": True},
+        {"branch": "feature"},
+        {"branch": "--all"},
+        {"pushed": "feature"},
+        {"pushed": "--all"},
+        {"dirty": False},
+    ],
 )
 async def test_a_claim_that_git_does_not_bear_out_fails_the_task(
-    tmp_path: Path, lie: dict[str, str]
+    tmp_path: Path, lie: dict[str, object]
 ) -> None:
+    """R23."""
     ada = Bench(tmp_path, SHELL)
     repository(ada)
+    (ada.workspace / "left").write_text("uncommitted")
     ada.agent = claiming(**lie)
 
     done = await ada.attempt("commit it")
@@ -342,3 +358,19 @@ async def test_a_claim_that_git_does_not_bear_out_fails_the_task(
     assert (done.state, done.end.reason) == ("failed", "unverified")
     assert done.end.verdict is not None
     assert done.end.verdict.status == "success"
+
+
+async def test_a_commit_that_was_not_pushed_is_told_whatever_the_agent_says(tmp_path: Path) -> None:
+    """R23."""
+    ada = Bench(tmp_path, SHELL)
+    repository(ada)
+    commit = "git -c user.name=a -c user.email=a@b commit -q --allow-empty -m two"
+    told = says('<result>{"status":"success","data":{"pushed":true}}</result>')
+    ada.agent = speaking(f"{commit}; {told}")
+
+    done = await ada.attempt("push it")
+
+    assert (done.state, done.end.reason) == ("failed", "unverified")
+    assert "the remote does not bear out" in done.end.detail
+    assert done.end.git is not None
+    assert done.end.git.pushed is False

@@ -83,12 +83,14 @@ class Forwarders:
         return directory / SOCKET_NAME
 
     async def close(self, worker: str) -> None:
-        """Stop listening for a worker and end its connections; its directory goes if it is empty."""
+        """Stop listening for a worker and end its connections; its directory goes if it is empty, and so does
+        the worker's own around it."""
         if (door := self._shut(worker)) is None:
             return
         door.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             door.path.parent.rmdir()
+            door.path.parent.parent.rmdir()
 
     @property
     def connections(self) -> dict[str, int]:

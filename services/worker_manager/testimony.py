@@ -8,6 +8,7 @@ from contracts.asks import CredentialAnswer, RenewCredential, StartAnswer, Start
 from contracts.bus import Delivery, Message
 from contracts.codec import decode
 from contracts.errors import InvalidMessage
+from contracts.events import TaskEnd
 from contracts.ids import TaskId, WorkerId
 from contracts.reports import (
     Finished,
@@ -158,6 +159,11 @@ class Testimony:
         if not moves.reported_by_its_run(record, ask.attempt, ask.run):
             return StartAnswer(go=False, reason=f"task {ask.task} is {record.state}")
         await self._crew.workers.change(worker, lambda w: moves.busy(w, TaskId(ask.task), at))
+        held = await self._crew.workers.get(worker)
+        if held is None or held.value.state != "busy":  # its unit ended as it asked
+            end = TaskEnd(reason="killed", detail="its worker ended as the task started")
+            await self._crew.end(record.id, "failed", end, attempt=ask.attempt)
+            return StartAnswer(go=False, reason=f"worker {worker} does not run any more")
         self._crew.poke(worker)
         assert record.deadline_at is not None
         left = (record.deadline_at - self._crew.clock()).total_seconds()

@@ -18,6 +18,9 @@ from contracts.errors import InvalidMessage
 from wrapper.boot import Place
 from wrapper.git import Git
 
+_NOT_LOOKED_INTO = {".git", "node_modules"}
+"""No agent looks for configuration there; of packages that were installed there can be very many."""
+
 
 class _Aside(Struct, frozen=True, kw_only=True):
     """What was set aside; kept beside it, so that whoever comes later can put it back."""
@@ -102,7 +105,7 @@ class Quarantine:
                 path = here / name
                 if name in names and path not in ours:
                     yield str(path.relative_to(self._workspace))
-            folders[:] = [name for name in folders if name != ".git" and name not in names]
+            folders[:] = [name for name in folders if name not in names | _NOT_LOOKED_INTO]
 
     def _ours(self) -> set[Path]:
         values = self._place.values()

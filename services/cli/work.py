@@ -54,14 +54,14 @@ async def show_diff(session: Session, options: dict[str, Any]) -> None:
         )
         return
     if not patch:
-        click.echo(f"task {record.id}: {work.lost or 'nothing changed'}", err=True)
+        click.echo(f"task {record.id}: {clean(work.lost) or 'nothing changed'}", err=True)
     elif sys.stdout.isatty():
         click.echo_via_pager(coloured(patch), color=True)
     else:
         sys.stdout.buffer.write(patch.encode(errors="surrogateescape"))
         sys.stdout.buffer.flush()
     if patch and work.lost:
-        click.echo(f"task {record.id}: {work.lost}", err=True)
+        click.echo(f"task {record.id}: {clean(work.lost)}", err=True)
 
 
 def coloured(patch: str) -> str:

@@ -42,7 +42,9 @@ from contracts.events import (
 )
 from contracts.ids import CommandId, TaskId, WorkerId
 from contracts.reports import Finished
+from contracts.repository import Work
 from contracts.task import PROMPT_HEAD, TASK_TRANSITIONS, PastAttempt, SubmitTask, TaskRecord
+from contracts.topology import OBJECTS
 from contracts.worker import WORKER_TRANSITIONS, CreateWorker, WorkerRecord
 from services.worker_manager.attempts import is_crash
 
@@ -323,8 +325,22 @@ def finished(record: TaskRecord, report: Finished, at: datetime) -> TaskRecord |
     """The task after its wrapper's last report; None when the report is not of the run that was started."""
     if not reported_by_its_run(record, report.attempt, report.run):
         return None
-    end = replace(report.end, told_by="wrapper")
+    end = replace(report.end, told_by="wrapper", work=_own(report.end.work, record))
     return ended(record, report.state, end, at)
+
+
+def _own(work: Work | None, record: TaskRecord) -> Work | None:
+    """What a worker says that it handed over, less what this attempt of it cannot have."""
+    if work is None:
+        return None
+    names = {
+        name: OBJECTS.handed_over(record.worker, record.id, record.attempt, name)
+        for name in ("bundle", "patch")
+    }
+    strange = [name for name, own in names.items() if getattr(work, name) not in {None, own}]
+    if not strange:
+        return work
+    return replace(work, **dict.fromkeys(strange), lost=f"not its own: {' and '.join(strange)}")
 
 
 def reported_by_its_run(record: TaskRecord, attempt: int, run: str) -> bool:

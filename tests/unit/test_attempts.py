@@ -7,6 +7,8 @@ from msgspec.structs import replace
 
 from contracts.events import TaskEnd, TaskQueued, TaskState, Verdict
 from contracts.ids import TaskId, WorkerId
+from contracts.reports import Finished
+from contracts.repository import Work
 from contracts.task import SubmitTask, TaskRecord
 from services.worker_manager import moves
 from services.worker_manager.attempts import kind_of
@@ -98,3 +100,14 @@ def test_a_report_of_an_earlier_attempt_counts_no_more() -> None:
 
     assert not moves.reported_by_its_run(second, 1, "run-1")
     assert moves.started(replace(second, state="queued"), 1, "run-1", NOW) is None
+
+
+def test_what_a_worker_says_that_it_handed_over_is_its_own_or_forgotten() -> None:
+    record = running()
+    work = Work(base="a" * 40, tip="b" * 40, bundle="bob/t9/bundle", patch="ada/t1/patch")
+    report = Finished(task="t1", attempt=1, run="run-1", state="succeeded", end=TaskEnd(work=work))
+    done = moves.finished(record, report, NOW)
+
+    assert done is not None
+    assert done.end is not None
+    assert done.end.work == replace(work, bundle=None, lost="not its own: bundle")

@@ -1,107 +1,121 @@
-"""The matrix of real agents: run, written down, and compared with the newest releases.
+"""What the wrapper costs a task: from the prompt to the agent's first line of code, from the agent's end to
+the event, and the wrapper itself.
 
-python -m tests.bench.agents             run it on the pinned versions; write docs/reference/agents.json
-python -m tests.bench.agents --latest    run it on the newest versions; print what differs, change nothing
-python -m tests.bench.agents … NAME…     only these agents
+The agent is a script that notes the time; the same script is run bare in each round beside it. The clock is
+the host's, the same in all processes of it.
 """
 
-import json
-import os
-import re
-import subprocess
+import argparse
+import asyncio
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
-from tests.support.clis import AGENTS, AGENTS_VARIABLE
-from wrapper.agent import load_agent
+import psutil
 
-ROOT = Path(__file__).parents[2]
-WRITTEN = ROOT / "docs" / "reference" / "agents.json"
-SUITES = ("tests/integration/test_agents_matrix.py", "tests/integration/test_agents_docker.py")
+from contracts.bus import Bus, connect
+from contracts.codec import decode
+from contracts.events import WorkerBecameReady, WorkerStarting
+from contracts.log import configure
+from tests.bench.table import Figure, Goal, report
+from tests.support.crew import RunningCrew, running_crew
 
-Rows = dict[str, dict[str, Any]]
-"""By what is promised: whether it was `kept`, and the `seconds` that took."""
-
-
-def main(arguments: list[str]) -> int:
-    """Do what the arguments say; the exit code."""
-    chosen = [name for name in arguments if not name.startswith("-")]
-    names = chosen or [path.stem for path in sorted(AGENTS.glob("*.toml")) if _package(path.stem)]
-    if "--latest" in arguments:
-        return _latest(names)
-    agents = {
-        name: {"version": load_agent(AGENTS / f"{name}.toml").version, "rows": rows}
-        for name, rows in _run(names, AGENTS).items()
-    }
-    written = json.loads(WRITTEN.read_text())["agents"] if WRITTEN.exists() else {}
-    document = {"agents": dict(sorted((written | agents).items()))}
-    WRITTEN.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
-    return 0
-
-
-def _latest(names: list[str]) -> int:
-    written = json.loads(WRITTEN.read_text())["agents"]
-    with tempfile.TemporaryDirectory() as folder:
-        newer = [name for name in names if _renewed(name, Path(folder))]
-        for name, rows in _run(newer, Path(folder), suites=SUITES[:1]).items():
-            before: Rows = written.get(name, {}).get("rows", {})
-            changed = [
-                f"  {row}: {'kept' if now['kept'] else 'broken'}, {now['seconds']} s"
-                for row, now in rows.items()
-                if now["kept"] != before.get(row, now)["kept"]
-            ]
-            print(f"{name}:", *(changed or ["  as before"]), sep="\n")
-    return 0
+SCRIPT = "date +%s.%N > begun; date +%s.%N > ended"
+TO_AGENT, TO_END, WHOLE, BARE = (
+    "prompt published to agent running",
+    "agent ended to its end visible",
+    "a task, whole",
+    "the same script, bare",
+)
+READY, READY_LIMIT = "worker starting to ready", "goal: ready"
+RSS, RSS_LIMIT = "wrapper, resident", "goal: resident"
+FIGURES = [
+    Figure(TO_AGENT, "ms"),
+    Figure(TO_END, "ms"),
+    Figure(WHOLE, "ms"),
+    Figure(BARE, "ms", note="a shell and two dates"),
+    Figure(READY, "ms", note="process runtime; by the events' own times"),
+    Figure(READY_LIMIT, "ms", [300.0]),
+    Figure(RSS, "MiB"),
+    Figure(RSS_LIMIT, "MiB", [40.0]),
+]
+GOALS = [
+    Goal("ready ≤ 300 ms", READY, READY_LIMIT, 1.0, at_least=False),
+    Goal("resident ≤ 40 MiB", RSS, RSS_LIMIT, 1.0, at_least=False),
+]
 
 
-def _renewed(name: str, folder: Path) -> bool:
-    """Whether there is a newer release; `folder` gets a file for the agent that installs it."""
-    package, pinned = str(_package(name)).rsplit("@", 1)
-    view = ["npm", "view", package, "version"]
-    newest = subprocess.run(view, check=True, capture_output=True, text=True).stdout.strip()
-    print(f"{name}: {pinned} is the newest" if newest == pinned else f"{name}: {pinned} → {newest}")
-    text = (AGENTS / f"{name}.toml").read_text().replace(f"@{pinned}", f"@{newest}")
-    (folder / f"{name}.toml").write_text(
-        text.replace(f'version = "{pinned}"', f'version = "{newest}"')
-    )
-    return newest != pinned
+async def one_task(
+    crew: RunningCrew, bus: Bus, name: str, number: int
+) -> tuple[float, float, float]:
+    """Milliseconds until the agent runs, from its end to the event, and altogether."""
+    task = f"{name}-{number}"
+    async with bus.listen(f"jetcrew.evt.task.{name}.{task}.succeeded") as ends:
+        began = time.time()
+        await crew.submit(name, SCRIPT, task=task)
+        async with asyncio.timeout(60):
+            await anext(ends)
+        seen = time.time()
+    workspace = crew.server.state.workers / name / "workspace"
+    ran, ended = (float((workspace / mark).read_text()) for mark in ("begun", "ended"))
+    return (ran - began) * 1000, (seen - ended) * 1000, (seen - began) * 1000
 
 
-def _package(name: str) -> str | None:
-    return next(iter(load_agent(AGENTS / f"{name}.toml").install.npm), None)
+async def bare(directory: Path) -> float:
+    """Milliseconds of the script by itself."""
+    began = time.perf_counter()
+    process = await asyncio.create_subprocess_exec("/bin/sh", "-c", SCRIPT, cwd=directory)
+    await process.wait()
+    return (time.perf_counter() - began) * 1000
 
 
-def _run(names: list[str], agents: Path, *, suites: tuple[str, ...] = SUITES) -> dict[str, Rows]:
-    """The rows of each agent; a row that was skipped is left out."""
-    found: dict[str, Rows] = {}
-    for name in names:
-        with tempfile.NamedTemporaryFile(suffix=".xml") as report:
-            subprocess.run(
-                [
-                    sys.executable, "-m", "pytest", "-q", *suites, "-m", "soak or not soak",
-                    "-k", f"{name}]", f"--junitxml={report.name}",
-                ],
-                cwd=ROOT, check=False,
-                env=os.environ | {AGENTS_VARIABLE: str(agents)},  # noqa: TID251  # tests have no settings
-            )  # fmt: skip
-            found[name] = _rows(Path(report.name))
-    return found
+async def ready_time(crew: RunningCrew, name: str) -> float:
+    """Milliseconds between the two events of a worker's start."""
+    at: dict[Any, Any] = {}
+    for stored in await crew.events(f"jetcrew.evt.worker.{name}.*"):
+        for kind in (WorkerStarting, WorkerBecameReady):
+            if stored.subject.endswith(str(kind.__struct_config__.tag).partition(".")[2]):
+                at.setdefault(kind, decode(stored.data, kind).at)
+    return float((at[WorkerBecameReady] - at[WorkerStarting]).total_seconds() * 1000)
 
 
-def _rows(report: Path) -> Rows:
-    cases = ElementTree.parse(report).getroot().iter("testcase")
-    return {
-        re.sub(r"\[.*", "", case.get("name", "")).removeprefix("test_").replace("_", " "): {
-            "kept": case.find("failure") is None and case.find("error") is None,
-            "seconds": round(float(case.get("time", "0"))),
-        }
-        for case in cases
-        if case.find("skipped") is None
-    }
+async def run(rounds: int) -> bool:
+    """All of it."""
+    figures = {figure.name: figure for figure in FIGURES}
+    configure(level="error")
+    with tempfile.TemporaryDirectory(prefix="jetcrew-bench-") as scratch:
+        directory = Path(scratch)
+        async with (
+            running_crew(directory) as crew,
+            connect(
+                crew.server.url, name="bench", creds=crew.server.creds("manager"),
+                inbox_prefix="_INBOX.manager", patience=20,
+            ) as bus,
+        ):  # fmt: skip
+            for n in range(max(1, rounds // 4)):
+                name = f"w{n}"
+                await crew.create(name)
+                figures[READY].rounds.append(await ready_time(crew, name))
+                rss = psutil.Process(crew.wrapper(name).pid).memory_info().rss
+                figures[RSS].rounds.append(rss / (1 << 20))
+                await one_task(crew, bus, name, 0)  # the first finds nothing cached
+            for n in range(1, rounds + 1):
+                print(f"round {n} of {rounds}", file=sys.stderr)
+                figures[BARE].rounds.append(await bare(directory))
+                parts = await one_task(crew, bus, "w0", n)
+                for what, took in zip((TO_AGENT, TO_END, WHOLE), parts, strict=True):
+                    figures[what].rounds.append(took)
+    return report("agents", list(figures.values()), GOALS)
+
+
+def main() -> int:
+    """0 when every goal holds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    return 0 if asyncio.run(run(parser.parse_args().rounds)) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

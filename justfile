@@ -50,12 +50,12 @@ bench name *args:
 
 # Run the real agents against a scripted provider and write down what they keep: docs/reference/agents.md
 agents *args:
-    uv run python -m tests.bench.agents "$@"
+    uv run python -m tests.bench.matrix "$@"
     uv run python docs/generate.py
 
 # The same with the newest release of each; prints what is no longer kept, or newly so
 agents-latest *args:
-    uv run python -m tests.bench.agents --latest "$@"
+    uv run python -m tests.bench.matrix --latest "$@"
 
 # Write docs/reference anew
 docs:

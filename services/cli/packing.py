@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -25,6 +25,8 @@ DEEP = 64 << 20
 RUNAWAY = 2
 """Times the bound at which a bundle is given up before it is whole."""
 REF = "refs/heads/repository"
+SHORTEST_SECRET = 6
+"""Characters of a value that is looked for; shorter ones stand in ordinary words."""
 SNAPSHOT = "Not committed when the task was given"
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -44,6 +46,8 @@ class Wanted:
     """Commits of history; None: all of it, unless that is much."""
     limit: int
     """Bytes that the bundle may have."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Secrets that the worker gets, by name: what is not committed must not hold their values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +210,8 @@ class _Packing:
         branch = await git.line("symbolic-ref", "-q", "--short", "HEAD")
         store = await borrowing(git, self._store)
         snapshot = await self._snapshot(commit) if wanted.dirty else None
+        if snapshot is not None:
+            await self._check_for_secrets(store, snapshot)
         tip = snapshot or commit
         await store("update-ref", REF, tip)
         depth = await self._depth()
@@ -251,6 +257,21 @@ class _Packing:
         if tree == await git("rev-parse", f"{commit}^{{tree}}"):
             return None
         return await git("commit-tree", tree, "-p", commit, "-m", SNAPSHOT, env=env)
+
+    async def _check_for_secrets(self, store: Git, snapshot: str) -> None:
+        """Secrets reach a worker by a way of their own, and nothing keeps them on it; a bundle is kept."""
+        for name, value in self.wanted.secrets.items():
+            line = max(value.splitlines(), key=len, default="").strip()
+            if len(line) < SHORTEST_SECRET:
+                continue
+            sought = self.scratch / "sought"
+            sought.touch(mode=0o600)
+            sought.write_text(line)
+            found = await store("grep", "-l", "-F", "-f", str(sought), snapshot, ok=(0, 1))
+            sought.unlink()
+            if found:
+                file = found.splitlines()[0].partition(":")[2]
+                raise Usage(f"--dirty: {file} holds the value of secret {name}; have git ignore it")
 
     async def _depth(self) -> int | None:
         """How much history goes along: what was asked for, else all that is not much."""

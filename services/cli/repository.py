@@ -42,7 +42,7 @@ class Returned:
     """Why it did not land, or was not merged."""
 
 
-def wanted(options: Mapping[str, Any]) -> Wanted | None:
+def wanted(options: Mapping[str, Any], secrets: Mapping[str, str] | None = None) -> Wanted | None:
     """What the options of `--repo` ask for; None without it.
 
     Raises:
@@ -64,7 +64,10 @@ def wanted(options: Mapping[str, Any]) -> Wanted | None:
                 "--apply merges into a repository on this machine, and --repo is an address"
             )
     limit = options.get("repo_limit") or LIMIT_MB
-    return Wanted(where=where, dirty=options["dirty"], depth=options["depth"], limit=limit << 20)
+    return Wanted(
+        where=where, dirty=options["dirty"], depth=options["depth"], limit=limit << 20,
+        secrets=secrets or {},
+    )  # fmt: skip
 
 
 @contextlib.asynccontextmanager

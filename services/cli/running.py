@@ -102,7 +102,7 @@ async def run_request(request: Request) -> int:
 async def _carry_out(request: Request) -> Outcome:
     environment = Environment.read()
     order = order_of(request, environment)
-    asked = wanted(vars(request))
+    asked = wanted(vars(request), order.secrets)
     screen = Screen(document=request.as_json)
     if not request.debug:
         quiet()

@@ -58,7 +58,8 @@ async def create_worker(session: Session, options: dict[str, Any]) -> None:
         WorkerFailedToStart: it took it, and the worker failed.
     """
     screen, variables = Screen(document=True), session.environment.variables
-    async with taken_along(wanted(options), variables, screen) as found:
+    secrets = {name: secret_value(session.environment, name) for name in options["secrets"]}
+    async with taken_along(wanted(options, secrets), variables, screen) as found:
         await _create(session, options, found, screen)
 
 

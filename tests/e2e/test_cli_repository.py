@@ -1,5 +1,6 @@
 """A repository goes to a worker and its work comes home, by the command line alone."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,20 @@ def test_a_crew_that_stays_takes_repositories_for_workers_and_for_tasks(
         assert lost.code == 2
         assert "this repository does not have commit" in lost.complaint
         assert "there is no task" in jetcrew("task", "fetch", "nobody", "--repo", at).complaint
+
+
+def test_half_done_work_comes_home_after_ctrl_c(jetcrew: Cli, mine: Repository) -> None:
+    prompt = "echo half > file; echo begun; sleep 600"
+    with jetcrew.started("run", *SHELL, "--repo", str(mine.path), prompt) as running:
+        running.until(lambda: "begun" in running.out)
+        running.signal(signal.SIGINT)
+        code = running.wait()
+        told = running.err
+
+    assert code == 130, told
+    [branch] = mine("for-each-ref", "--format=%(refname:short)", "refs/heads/jetcrew").split()
+    assert f"→ branch {branch}" in told
+    assert mine("show", f"{branch}:file") == "half"
 
 
 @pytest.mark.parametrize(

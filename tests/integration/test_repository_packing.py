@@ -203,6 +203,14 @@ async def test_what_cannot_go_along_is_one_clear_line(mine: Repository, tmp_path
     assert "ext" in await refused("ext::sh -c touch% /tmp/owned", limit=1)
 
 
+async def test_the_value_of_a_secret_does_not_go_along(mine: Repository) -> None:
+    """R29."""
+    mine.write("deep/.env", "KEY=hunter2-hunter2\n")
+    told = await refused(str(mine.path), dirty=True, secrets={"KEY": "hunter2-hunter2\n", "A": "b"})
+
+    assert told == "--dirty: deep/.env holds the value of secret KEY; have git ignore it"
+
+
 async def test_a_merge_with_conflicts_does_not_go_along(mine: Repository) -> None:
     mine("checkout", "-q", "-b", "other")
     mine.commit("file", "theirs\n", "theirs")

@@ -12,6 +12,8 @@ from wrapper.git import Git
 
 PATIENCE = 20.0
 """Seconds for one question to git, the remote's answer included."""
+GLANCE = 5.0
+"""Seconds for the remote when nobody claimed anything: a task's end does not wait for long."""
 _HASH = re.compile(r"^[0-9a-f]{7,64}$")
 _REPOSITORIES = 20  # looked into, when the workspace is not one itself
 
@@ -43,7 +45,7 @@ class Claims:
             dirty=any(not line.startswith("#") for line in lines),
         )
         if remote and state.head and state.branch:
-            at_remote = await self._remote_head(git, state.branch)
+            at_remote = await self._remote_head(git, state.branch, GLANCE)
             pushed = None if at_remote is None else at_remote == state.head
             return structs.replace(state, pushed=pushed)
         return state
@@ -88,22 +90,21 @@ class Claims:
         return False
 
     async def _is_pushed(self, branch: object, commit: object, state: GitState | None) -> bool:
-        if branch is True:
-            return state is not None and state.pushed is True
+        if branch is True and state is not None:
+            branch, commit = state.branch, state.head
         if not isinstance(branch, str) or branch.startswith("-"):
             return False
         for git in self._repositories():
-            there = await self._remote_head(git, branch)
+            there = await self._remote_head(git, branch, PATIENCE)
             if there and (not isinstance(commit, str) or there.startswith(commit)):
                 return True
         return False
 
-    async def _remote_head(self, git: Git, branch: str) -> str | None:
+    async def _remote_head(self, git: Git, branch: str, within: float) -> str | None:
         """The commit of a branch at the remote; empty when there is no such branch, None when nobody says."""
         if await git.line("remote", "get-url", "origin") is None:
             return None
-        patient = git.within(PATIENCE)
-        listed = await patient.answer("ls-remote", "origin", f"refs/heads/{branch}")
+        listed = await git.within(within).answer("ls-remote", "origin", f"refs/heads/{branch}")
         return None if listed is None else listed.partition("\t")[0]
 
     def _repositories(self) -> Iterator[Git]:

@@ -136,7 +136,7 @@ async def test_a_task_past_its_time_is_ended(crew: RunningCrew) -> None:
     task = await crew.ended("t-1")
 
     assert (task.state, task.end and task.end.reason) == ("timed-out", "deadline")
-    assert await ends_of(crew, "t-1") == ["timed-out"]
+    await eventually(lambda: ends_of(crew, "t-1"), ["timed-out"])
 
 
 async def test_deleting_a_worker_ends_its_task_and_its_queue(crew: RunningCrew) -> None:

@@ -11,8 +11,9 @@ from msgspec import Meta, Struct
 from contracts.ids import Token
 
 Placeholder = str
-"""May hold `{session}`, `{workspace}`, `{home}`, `{prompt_file}` or `{env.NAME}`, a value of the worker's
-own `env`, or else of the agent's (never a secret). What else stands in braces is left as it is."""
+"""May hold `{session}`, `{workspace}`, `{home}`, `{prompt_file}`, `{schema}` or `{schema_file}` (a JSON Schema of
+the whole verdict, where the task brings one for its data), or `{env.NAME}`, a value of the worker's own `env`,
+or else of the agent's (never a secret). What else stands in braces is left as it is."""
 
 COMMON_CONFIG = (".mcp.json", ".agents", ".claude")
 """Names by which a repository configures agents, and which more than one of them reads."""

@@ -85,6 +85,8 @@ class Assignment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """To be checked out before the agent starts."""
     budget: Budget = Budget()
     """What this attempt may use."""
+    data_schema: dict[str, object] | None = None
+    """JSON Schema of `data` in the verdict."""
 
 
 class StartTask(Struct, frozen=True, kw_only=True):

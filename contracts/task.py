@@ -34,6 +34,9 @@ class SubmitTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Checked out in the workspace before the agent starts."""
     budget: Budget = Budget()
     """What the task may use; its agent is stopped when that is reached."""
+    data_schema: dict[str, object] | None = None
+    """JSON Schema of `data` in the verdict, 16 KiB at most. Agents that can are held to it by their own means,
+    the others are told; a success whose data does not match is a failure, `bad-result`."""
 
 
 class AnswerTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -110,6 +113,7 @@ class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cancelling: str | None = None
     """The reason, once somebody asked to cancel it while it ran."""
     budget: Budget = Budget()
+    data_schema: dict[str, object] | None = None
     goes_on_in: str | None = None
     """The agent's conversation that the next attempt goes on in, whatever `session` says: it was answered."""
     end: TaskEnd | None = None

@@ -16,7 +16,9 @@ from contracts.errors import ConfigurationInvalid, InvalidMessage
 MARKER = "JETCREW_RUN"
 """Environment variable by which every process of a run is known, wherever it went."""
 
-_PLACEHOLDER = re.compile(r"\{(session|workspace|home|prompt_file|env\.[A-Za-z_][A-Za-z0-9_]*)\}")
+_PLACEHOLDER = re.compile(
+    r"\{(session|workspace|home|prompt_file|schema_file|schema|env\.[A-Za-z_][A-Za-z0-9_]*)\}"
+)
 
 
 def load_agent(path: Path) -> Agent:
@@ -44,6 +46,8 @@ class Values:
     home: str
     session: str = ""
     prompt_file: str = ""
+    schema: str = ""
+    schema_file: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     """The agent's variables, secrets not among them: arguments are visible to everybody."""
 

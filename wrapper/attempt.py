@@ -13,6 +13,7 @@ from contracts.budget import overrun, spent_in
 from contracts.events import TaskEnd, Usage, Verdict
 from contracts.reports import Finished, Output
 from contracts.repository import GitState, Work
+from wrapper.answer import AnswerFormat
 from wrapper.boot import Place
 from wrapper.claims import Claims
 from wrapper.ending import Ending, broke, cut_short, judged
@@ -24,7 +25,7 @@ from wrapper.process import NotStarted, StreamName
 from wrapper.session import Conversation, conversation, fresh, is_lost
 from wrapper.turn import Command, Ran, Stop, signal_of, take_turn
 from wrapper.usage import Totals
-from wrapper.verdict import EXPLANATION, VerdictProblem, clean, read_verdict, repair_prompt
+from wrapper.verdict import VerdictProblem, clean
 from wrapper.workspace import Carrying, Unfit, Workspace
 
 log = structlog.get_logger(__name__)
@@ -83,6 +84,7 @@ class Attempt:
         self._lost = False
         self._ran: list[Ran] = []
         self._verdict: Verdict | None = None
+        self._format = AnswerFormat.of(place.agent, work.data_schema)
         self._workspace = Workspace(place, family, run, parcels)
         self._git: GitState | None = None
         self._left: Work | None = None
@@ -179,15 +181,15 @@ class Attempt:
         )
 
     async def _judged(self, ran: Ran) -> Ending:
-        verdict = read_verdict(ran.reading.text)
+        verdict = self._format.read(ran.reading)
         if isinstance(verdict, VerdictProblem) and self._can_ask_again():
             self._reports.note(Noted("status", f"asked again: {verdict.detail}"))
             self._conversation = Conversation(self._session or "", resumed=True)
-            again = await self._turn(repair_prompt(verdict), self._conversation)
+            again = await self._turn(self._format.repair(verdict), self._conversation)
             if (ending := cut_short(again, self._stop, self._place.agent.inactivity)) is not None:
                 return ending
             if self._failure(again) is None:
-                verdict = read_verdict(again.reading.text)
+                verdict = self._format.read(again.reading)
         if isinstance(verdict, VerdictProblem):
             return judged(ran, verdict)
         self._verdict = verdict
@@ -221,7 +223,7 @@ class Attempt:
 
     def _prompt(self) -> str:
         asks = self._place.agent.asks_for_result
-        return f"{self._work.prompt}\n{EXPLANATION}" if asks else self._work.prompt
+        return f"{self._work.prompt}\n{self._format.explanation}" if asks else self._work.prompt
 
     async def _turn(self, prompt: str, conversation: Conversation) -> Ran:
         place, agent = self._place, self._place.agent
@@ -230,7 +232,15 @@ class Attempt:
         if in_file:
             _write(file, prompt)
         resumes = agent.resume is not None and conversation.resumed
-        values = place.values(session=conversation.id, prompt_file=str(file) if in_file else "")
+        schema, schema_file = self._format.schema, file.with_name(f"schema-{self._run}.json")
+        if schema:
+            _write(schema_file, schema)
+        values = place.values(
+            session=conversation.id,
+            prompt_file=str(file) if in_file else "",
+            schema=schema,
+            schema_file=str(schema_file) if schema else "",
+        )
         command = Command(
             argv=values.argv(agent.resume if resumes and agent.resume else agent.first),
             env=place.environment(self._run),
@@ -250,6 +260,7 @@ class Attempt:
             )
         finally:
             _remove(file)
+            _remove(schema_file)
         reading = ran.reading
         if agent.counts == "conversation" and reading.usage and reading.session:
             totals = Totals(Path(place.boot.home))

@@ -46,13 +46,13 @@ class Place:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
-    def values(self, *, session: str = "", prompt_file: str = "") -> Values:
+    def values(self, **more: str) -> Values:
         """What the agent file's placeholders stand for."""
         boot = self.boot
         bare = Values(workspace=boot.workspace, home=boot.home, env=boot.env)
         secrets = self.environment_secrets
         env = variables(self.agent, bare, own=boot.env, secrets=secrets)
-        return replace(bare, session=session, prompt_file=prompt_file, env=env)
+        return replace(bare, env=env, **more)
 
     def environment(self, run: str) -> dict[str, str]:
         """All variables of the agent's process."""

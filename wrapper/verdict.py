@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -36,6 +37,11 @@ class _Block:
     start: int
     end: int
     value: Any
+
+
+def structured_verdict(value: object) -> Verdict | VerdictProblem:
+    """The verdict in an answer that is an object as a whole."""
+    return _verdict(value)
 
 
 def read_verdict(text: str) -> Verdict | VerdictProblem:
@@ -135,9 +141,46 @@ after a push the branch as "pushed".
 """Appended to a prompt. It holds no block that would parse: some agents repeat their prompt in the output."""
 
 
-def repair_prompt(problem: VerdictProblem) -> str:
+STRUCTURED = """
+---
+Your answer is an object with "status", "summary" and "data". "status" is "success" when the task is done, "failure" when it \
+cannot be done, "in_progress" when you need an answer before you can go on. "summary" is one sentence.
+"""
+"""Appended instead for an agent that is held to a schema by its own means."""
+
+
+def whole_schema(data: Mapping[str, object]) -> dict[str, object]:
+    """The JSON Schema of a verdict whose data has this one."""
+    own = dict(data)
+    shared: dict[str, object] = {
+        name: own.pop(name) for name in ("$defs", "definitions") if name in own
+    }
+    own.pop("$schema", None)
+    verdict: dict[str, object] = {
+        "status": {"type": "string", "enum": list(_STATUSES)},
+        "summary": {"type": "string"},
+    }
+    return {
+        "type": "object",
+        "properties": {**verdict, "data": own},
+        "required": ["status", "summary", "data"],
+        "additionalProperties": False,
+        **shared,
+    }
+
+
+def whole_answer(text: str) -> dict[str, Any] | None:
+    """The object that a text is as a whole."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def repair_prompt(problem: VerdictProblem, explanation: str = EXPLANATION) -> str:
     """What the agent is asked, once, after an answer without a usable block."""
     return (
         f"Your last message cannot be evaluated. {problem.detail} Do no further work: reply with the "
-        f"corrected block only.\n{EXPLANATION}"
+        f"corrected block only.\n{explanation}"
     )

@@ -64,6 +64,7 @@ class Order:
     repository: Packed | None = None
     """What is laid into the workspace before the agent starts."""
     budget: Budget = field(default_factory=Budget)
+    data_schema: dict[str, object] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +245,11 @@ class Errand:
         self._screen.doing(f"submitting task {order.task}")
         self._submitted = True
         body = SubmitTask(
-            prompt=order.prompt, timeout=order.timeout, budget=order.budget, repository=source
+            prompt=order.prompt,
+            timeout=order.timeout,
+            budget=order.budget,
+            repository=source,
+            data_schema=order.data_schema,
         )
         await self._bus.publish(self._bus.subjects.task(order.worker), body, id=order.task)
 

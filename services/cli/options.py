@@ -1,5 +1,6 @@
 """Options that several commands share, and the kinds of values they take."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,31 @@ class Wait(Duration):
         if value in {"never", "0"}:
             return 0.0
         return super().convert(value, param, ctx)
+
+
+class JsonObject(click.ParamType[dict[str, object]]):
+    """A file that holds a JSON object."""
+
+    name = "json"
+
+    def convert(
+        self,
+        value: str | dict[str, object],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> dict[str, object]:
+        """The object."""
+        if isinstance(value, dict):
+            return value
+        try:
+            found = json.loads(Path(value).read_bytes())
+        except OSError as error:
+            self.fail(f"{value}: {error.strerror}", param, ctx)
+        except (ValueError, RecursionError) as error:
+            self.fail(f"{value} is not valid JSON: {error}", param, ctx)
+        if not isinstance(found, dict):
+            self.fail(f"{value} holds no JSON object", param, ctx)
+        return found
 
 
 class Assignment(click.ParamType[tuple[str, str]]):
@@ -281,3 +307,13 @@ def budgeting(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def shaping(command: F) -> F:
+    """The form of what a task is to come to."""
+    return click.option(
+        "--data-schema",
+        type=JsonObject(),
+        metavar="FILE",
+        help="JSON Schema of the data in the verdict; a success whose data does not match is a failure.",
+    )(command)

@@ -69,6 +69,7 @@ class Request:
     budget_usd: float | None = None
     budget_tokens: int | None = None
     budget_turns: int | None = None
+    data_schema: dict[str, object] | None = None
     name: str | None = None
     keep: bool = False
     worker: str | None = None
@@ -153,7 +154,7 @@ def order_of(request: Request, environment: Environment) -> Order:
     return Order(
         prompt=request.prompt, timeout=request.timeout, task=task, secrets=secrets,
         worker=WorkerId(spec.name if spec else request.worker or ""), spec=spec, keep=request.keep,
-        budget=budget_of(request),
+        budget=budget_of(request), data_schema=request.data_schema,
     )  # fmt: skip
 
 

@@ -68,6 +68,7 @@ async def _submit(
             "prompt": options["prompt"], "timeout": options["timeout"], "session": options["session"],
             "max_attempts": options["max_attempts"], "context": dict(options["values"]),
             "budget": msgspec.to_builtins(budget_of(SimpleNamespace(**options))),
+            "data_schema": options["data_schema"],
         },
         SubmitTask,
     )  # fmt: skip

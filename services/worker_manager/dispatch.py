@@ -48,6 +48,7 @@ async def dispatch(crew: Crew, to: WorkerRecord, stored: Stored) -> bool:
         agent_session=await crew.session(held.value),
         context=body.context,
         repository=body.repository,
+        data_schema=held.value.data_schema,
         budget=left_for(held.value.budget, to.spec.budget, to.spent),
     )
     name = f"{task}:{held.value.attempt}:{assignment.nonce}"

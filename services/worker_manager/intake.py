@@ -9,7 +9,7 @@ from contracts.errors import InvalidMessage, NotThere, Refused
 from contracts.ids import TaskId, WorkerId, is_token, message_id
 from contracts.task import SubmitTask
 from contracts.topology import Consumer
-from services.worker_manager import moves
+from services.worker_manager import moves, schemas
 from services.worker_manager.crew import Crew
 from services.worker_manager.repositories import check
 
@@ -38,6 +38,7 @@ class Intake:
             return
         try:
             body = decode(delivery.data, SubmitTask)
+            schemas.check(body.data_schema)
             await self._check(worker, body)
         except InvalidMessage as error:
             await bury(self._crew.bus, self._consumer, delivery, str(error))

@@ -47,6 +47,7 @@ from contracts.task import PROMPT_HEAD, TASK_TRANSITIONS, PastAttempt, SubmitTas
 from contracts.topology import OBJECTS
 from contracts.worker import WORKER_TRANSITIONS, CreateWorker, WorkerRecord
 from services.worker_manager.attempts import is_crash
+from services.worker_manager.schemas import held_against
 
 R = TypeVar("R", WorkerRecord, TaskRecord)
 
@@ -194,6 +195,7 @@ def queued(
         context=body.context,
         repository=body.repository,
         budget=body.budget,
+        data_schema=body.data_schema,
         door_seq=door_seq,
         actor=actor,
     )
@@ -325,8 +327,9 @@ def finished(record: TaskRecord, report: Finished, at: datetime) -> TaskRecord |
     """The task after its wrapper's last report; None when the report is not of the run that was started."""
     if not reported_by_its_run(record, report.attempt, report.run):
         return None
-    end = replace(report.end, told_by="wrapper", work=_own(report.end.work, record))
-    return ended(record, report.state, end, at)
+    state, end = held_against(record.data_schema, report.state, report.end)
+    end = replace(end, told_by="wrapper", work=_own(end.work, record))
+    return ended(record, state, end, at)
 
 
 def _own(work: Work | None, record: TaskRecord) -> Work | None:

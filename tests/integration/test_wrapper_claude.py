@@ -83,6 +83,23 @@ async def test_a_tool_is_called_and_told_of(claude: Bench, endpoint: Endpoint) -
     assert endpoint.requests[-1].tool_results[0]["is_error"] is False
 
 
+async def test_an_answer_of_a_given_form_comes_by_the_cli_s_own_means(
+    claude: Bench, endpoint: Endpoint
+) -> None:
+    answer = {"status": "success", "summary": "added", "data": {"answer": 4}}
+    endpoint.script = in_order(Uses("StructuredOutput", answer), Says("There."))
+    schema = {
+        "type": "object",
+        "properties": {"answer": {"type": "number"}},
+        "required": ["answer"],
+    }
+
+    done = await claude.attempt("2 + 2?", data_schema=schema)
+
+    assert done.state == "succeeded", done.end
+    assert done.end.verdict == Verdict(status="success", summary="added", data={"answer": 4})
+
+
 async def test_an_agent_that_goes_on_for_ever_is_stopped_by_its_budget(
     claude: Bench, endpoint: Endpoint
 ) -> None:

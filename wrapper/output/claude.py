@@ -74,6 +74,8 @@ class ClaudeOutput(JsonLines):
         reading.final = not (isinstance(queued, int) and queued > 0)
         if isinstance(event.get("result"), str):
             reading.text = event["result"]
+        if isinstance(answer := event.get("structured_output"), dict):
+            reading.structured = answer
         reading.error = _error(event) if event.get("is_error") is True else None
         reading.usage = added(reading.usage, self._usage(event))
 

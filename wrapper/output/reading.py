@@ -27,6 +27,8 @@ class Reading:
     """Whether the event was seen that ends a turn; stays False for formats that have none."""
     error: str | None = None
     """The final event says that the turn failed: its error, as the CLI puts it."""
+    structured: dict[str, object] | None = None
+    """The answer as an object, from a CLI that was given a schema for it and heeds it."""
     usage: Usage | None = None
     """Of the turn, once it tells; of the answers so far in a format that tells with each."""
     so_far: Usage | None = None

@@ -17,6 +17,7 @@ from services.cli.options import (
     carrying,
     connecting,
     making,
+    shaping,
     trusting,
 )
 
@@ -49,6 +50,7 @@ FOR_MAKING = (
 @carrying
 @applying
 @budgeting
+@shaping
 @click.option(
     "--timeout", type=Duration(), default="30m", show_default=True, metavar="TIME",
     help="Time the task may take: 90, 30m, 2h.",

@@ -14,6 +14,7 @@ from services.cli.options import (
     budgeting,
     carrying,
     connecting,
+    shaping,
 )
 
 STATES = ["queued", "running", "succeeded", "failed", "cancelled", "timed-out", "input-required"]
@@ -50,6 +51,7 @@ def task() -> None:
 )
 @carrying
 @budgeting
+@shaping
 @click.option("--max-attempts", type=click.IntRange(1, 10), default=1, show_default=True)
 @click.option(
     "--context-value",

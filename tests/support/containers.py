@@ -26,7 +26,6 @@ async def container_crew(tmp_path: Path, **settings: str) -> AsyncIterator[Runni
                 JetcrewError, AssertionError
             ):  # the test tells what went wrong
                 await _delete_all(crew)
-            _remove(crew)
 
 
 async def start(
@@ -63,9 +62,3 @@ async def _delete_all(crew: RunningCrew) -> None:
         await crew.ask("worker.delete", {"name": name})
     for name in left:
         await crew.until(name, "stopped", within=60)
-
-
-def _remove(crew: RunningCrew) -> None:
-    label = f"jetcrew.crew={crew.server.identity.crew}"
-    for container in need_engine().containers.list(all=True, filters={"label": label}):
-        container.remove(force=True, v=True)

@@ -19,6 +19,7 @@ from contracts.errors import BusUnavailable
 from contracts.results import Result
 from contracts.task import TaskRecord
 from contracts.worker import WorkerRecord
+from tests.support.engine import remove_everything_of
 from tests.support.servers import Server, running_server
 from tests.support.waiting import eventually
 
@@ -202,6 +203,7 @@ async def running_crew(tmp_path: Path, **settings: str) -> AsyncIterator[Running
             yield crew
         finally:
             await crew.stop_manager()
+            await asyncio.to_thread(remove_everything_of, server.identity.crew)
             kill_all_below(str(server.state.workers))
 
 

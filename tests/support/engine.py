@@ -91,12 +91,13 @@ def labelled(crew: str) -> dict[str, str | list[str] | bool]:
 
 
 def remove_everything_of(crew: str) -> None:
-    """Containers, volumes and networks that carry the crew's label."""
-    client = need_engine()
+    """Containers, volumes and networks that carry the crew's label, if there is an engine."""
+    if (client := _client()) is None:
+        return
     label = labelled(crew)
     for container in client.containers.list(all=True, filters=label):
         with contextlib.suppress(NotFound):
-            container.remove(force=True)
+            container.remove(force=True, v=True)
     for volume in client.volumes.list(filters=label):
         volume.remove(force=True)
     for network in client.networks.list(filters=label):

@@ -176,7 +176,7 @@ WORKER_TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     "requested": frozenset({"queued", "building", "starting", "stopping", "stopped", "failed"}),
     "queued": frozenset({"building", "starting", "stopping", "stopped", "failed"}),
     "building": frozenset({"starting", "stopping", "failed", "lost"}),
-    "starting": frozenset({"ready", "starting", "stopping", "failed", "lost"}),
+    "starting": frozenset({"ready", "starting", "building", "stopping", "failed", "lost"}),
     "ready": frozenset({"busy", "paused", "starting", "stopping", "failed", "lost"}),
     "busy": frozenset({"ready", "starting", "stopping", "failed", "lost"}),
     "paused": frozenset({"ready", "starting", "stopping", "failed", "lost"}),
@@ -185,8 +185,9 @@ WORKER_TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     "stopped": frozenset(),
     "failed": frozenset({"stopping", "stopped"}),
 }
-"""From a state to the states it may become; `starting` again is a unit that ended and is replaced. `stopped` ends a worker; a later one of the same name is a
-new incarnation. A `failed` worker can still be deleted."""
+"""From a state to the states it may become; `starting` again is a unit that ended and is replaced, `building` again
+an image that is gone. `stopped` ends a worker; a later one of the same name is a new incarnation. A `failed`
+worker can still be deleted."""
 
 
 WORKER_ENDED: frozenset[WorkerState] = frozenset({"stopped", "failed"})

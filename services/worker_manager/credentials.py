@@ -26,6 +26,8 @@ log = structlog.get_logger()
 PUSH_LEASE = "accounts"
 PUSH_TTL = 10.0
 """Seconds; two pushes at once would lift each other's revocations."""
+PUSH_PATIENCE = 30.0
+"""Seconds until a push has had its turn."""
 
 
 class Kept(Struct, frozen=True, kw_only=True):
@@ -70,6 +72,8 @@ class Credentials:
         self._clock = clock
         self._kept = bus.bucket(SECRET, Kept)
         self._revoked = bus.bucket(REVOKED, Revoked)
+        self._turn = asyncio.Lock()
+        self._asked = self._pushed = 0
 
     # -- secrets ----------------------------------------------------------------------------------
 
@@ -158,9 +162,24 @@ class Credentials:
         await self.push()
 
     async def push(self) -> None:
-        """Give the servers the whole list; also done at every start, since a server may have missed one."""
+        """Give the servers the whole list; also done at every start, since a server may have missed one.
+        Those who ask while a push is under way share the next one: a list takes as long as an entry.
+
+        Raises:
+            TimeoutError: another manager holds the lease for too long.
+        """
+        self._asked += 1
+        mine = self._asked
+        async with asyncio.timeout(PUSH_PATIENCE), self._turn:
+            if self._pushed >= mine:
+                return
+            covers = self._asked
+            await self._push()
+            self._pushed = covers
+
+    async def _push(self) -> None:
         lease = Lease(self._bus, LEASE, PUSH_LEASE, f"{self._owner}-{nonce()}", PUSH_TTL)
-        async with asyncio.timeout(30), lease.waited_for(0.1):
+        async with lease.waited_for(0.1):
             entries = {key: held.value.at for key, held in (await self._revoked.list()).items()}
             needed = still_needed(entries, self._clock())
             for key in entries.keys() - needed.keys():

@@ -19,6 +19,7 @@ from contracts.errors import (
     Conflict,
     EngineRefused,
     EngineUnavailable,
+    ImageMissing,
     InvalidMessage,
     JetcrewError,
     NotThere,
@@ -178,6 +179,12 @@ class Keeper:
         try:
             spec = await unit_spec(self._around, record, runtime, issued)
             self._unit = await runtime.start(spec)
+        except ImageMissing as error:  # removed since it was found, or the engine is another one
+            log.warning("image.gone", image=error.tag)
+            self._began_here = None
+            await self._move("building", image=None, reason="image-gone")
+            self.wake()
+            return
         except (EngineRefused, InvalidMessage, NotThere) as error:
             await self._fail(f"it could not be started: {error}")
             return

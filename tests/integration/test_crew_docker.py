@@ -9,7 +9,7 @@ import pytest
 
 from contracts.results import Result
 from tests.support.clis import path_with
-from tests.support.containers import container_crew, gateway, start
+from tests.support.containers import BUILD, container_crew, gateway, start
 from tests.support.crew import RunningCrew, running_crew
 from tests.support.engine import need_engine
 from tests.support.images import worker_image
@@ -146,3 +146,17 @@ async def test_an_operator_looks_inside_and_the_history_tells(crew: RunningCrew)
     [first, *_] = await crew.events("jetcrew.evt.worker.ada.inspected")
     event = json.loads(first.data)
     assert (event["program"], event["actor"]) == ("sh", "alice")
+
+
+async def test_a_worker_whose_image_is_gone_gets_it_built_again(crew: RunningCrew) -> None:
+    """Removed by somebody, or the engine is another one now."""
+    record = await start(crew, "shell", capabilities=["curl"], network="none")
+    engine, tag = need_engine(), str(record.image)
+    engine.images.remove(tag, force=True, noprune=True)
+    engine.containers.get(str(record.unit)).kill()
+    await crew.submit("ada", "curl --version", task="t-1")
+    done = await crew.ended("t-1", within=BUILD)
+
+    assert done.state == "succeeded", done.end
+    assert tag in engine.images.get(tag).tags
+    assert "building" in (await crew.kinds("jetcrew.evt.worker.ada.>"))[3:]

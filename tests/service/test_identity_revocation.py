@@ -1,17 +1,20 @@
 """Credentials of workers taken back, and kept back."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from contracts.bus import Bus
+from contracts.bus import Bus, Message
 from contracts.errors import BusUnavailable, ConfigurationInvalid
 from contracts.ids import WorkerId
 from contracts.topology import Topology
 from services.kit.identity.revocations import push_account
 from services.kit.identity.store import create_identity
+from services.kit.identity.workers import new_user
+from services.worker_manager.credentials import Credentials
 from tests.support.raw_nats import control_plane, lets_in, raw_worker
 from tests.support.servers import Server, running_server
 from tests.support.waiting import eventually
@@ -106,3 +109,30 @@ async def test_nobody_but_the_system_account_can_push(server: Server) -> None:
     async with control_plane(server) as manager:
         with pytest.raises(BusUnavailable):
             await push_account(manager, server.identity.workers_account_jwt({}), timeout=1)
+
+
+async def test_those_who_revoke_at_once_share_a_push_and_all_are_kept_out(tmp_path: Path) -> None:
+    """A push for each of a thousand deleted workers would make the last one wait for minutes."""
+    async with (
+        running_server(tmp_path, applied=True) as server,
+        control_plane(server, "manager") as bus,
+        control_plane(server, "system") as system,
+        raw_worker(server, ADA) as ada,
+        raw_worker(server, BOB) as bob,
+    ):
+        minter = server.identity.minter(())
+        credentials = Credentials(bus, server.identity, minter, owner="here")
+        pushes = 0
+
+        async def pushed(_: Message) -> None:
+            nonlocal pushes
+            pushes += 1
+
+        others = [new_user().public for _ in range(48)]
+        async with system.serve("$SYS.REQ.CLAIMS.UPDATE", pushed), asyncio.TaskGroup() as group:
+            for user in (ada.user.public, *others, bob.user.public):
+                group.create_task(credentials.revoke(user))
+
+        assert not await lets_in(server, ada.creds)
+        assert not await lets_in(server, bob.creds)
+        assert 1 <= pushes <= 5

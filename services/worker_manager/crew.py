@@ -218,6 +218,11 @@ class Crew:
                 await self.end(task, "cancelled", TaskEnd(reason="worker-gone", detail=why))
 
 
+def answers(stored: Stored) -> bool:
+    """Whether this is the answer to a task's question."""
+    return header(stored.headers, ANSWERS) is not None
+
+
 def task_at(stored: Stored) -> TaskId:
     """The id of the task whose prompt this is, or whose answer."""
     answered = header(stored.headers, ANSWERS)

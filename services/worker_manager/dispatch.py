@@ -11,7 +11,7 @@ from contracts.events import TaskEnd
 from contracts.ids import WorkerId, nonce
 from contracts.task import SubmitTask
 from contracts.worker import WorkerRecord
-from services.worker_manager.crew import Crew, task_at
+from services.worker_manager.crew import Crew, answers, task_at
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ async def dispatch(crew: Crew, to: WorkerRecord, stored: Stored) -> bool:
     True when it is worth looking again at once."""
     worker, task = to.name, task_at(stored)
     held = await crew.tasks.get(task)
-    if held is None:
+    if held is None or (answers(stored) and held.value.state == "input-required"):
         return False  # not taken in yet; the intake has us look again
     if held.value.state == "running" and held.value.door_seq == stored.seq:
         return False  # it keeps its prompt for a further attempt; the worker's record is about to say so

@@ -14,6 +14,7 @@ import docker
 import structlog
 
 from contracts.errors import EngineRefused, EngineUnavailable, ImageBuildFailed, JetcrewError
+from contracts.ids import nonce
 from contracts.worker import Limits
 from services.kit.catalog import Catalog, packaged_images
 from services.worker_manager.images.context import archive, base_files, wrapper_sources
@@ -244,7 +245,8 @@ class Images:
             del self._builds[recipe.tag]
 
     async def _build(self, recipe: Recipe, build: _Build) -> None:
-        unchecked = recipe.tag + UNCHECKED
+        # a name of its own: another crew may build the same on this engine
+        unchecked = f"{recipe.tag}{UNCHECKED}-{nonce()[:8]}"
         log.info("image.building", image=recipe.tag)
         step, tail = "start", deque[str](maxlen=TAIL_LINES)
         try:

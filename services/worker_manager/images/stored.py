@@ -10,7 +10,7 @@ from services.worker_manager.runtimes.ends import moment
 from services.worker_manager.runtimes.engine import Engine, absent_is_fine
 
 UNCHECKED = "-unchecked"
-"""Ends the tag of an image until it has passed its checks."""
+"""Stands in the tag of an image until it has passed its checks."""
 
 ImageKind = Literal["worker-image", "worker-base"]
 KINDS: tuple[ImageKind, ...] = ("worker-image", "worker-base")
@@ -35,7 +35,7 @@ class ImageOnDisk:
     @property
     def checked(self) -> bool:
         """Whether it may be used."""
-        return not self.tag.endswith(UNCHECKED)
+        return UNCHECKED not in self.tag
 
 
 async def stored_images(engine: Engine, name: str | None = None) -> list[ImageOnDisk]:

@@ -25,7 +25,7 @@ def image_id(tag: str) -> str:
 
 def digest(tag: str) -> str:
     """The same, also of an image that has not passed its checks yet."""
-    return image_id(tag.removesuffix(UNCHECKED))
+    return image_id(tag.partition(UNCHECKED)[0])
 
 
 class ImagesUsed:

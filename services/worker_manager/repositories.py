@@ -1,11 +1,13 @@
 """Repositories that workers are to begin with: what is said of them, held against the object store."""
 
+import asyncio
 from datetime import datetime
 
+import structlog
 from msgspec.structs import replace
 
 from contracts.bus import Artifacts, Bus
-from contracts.errors import NotThere, Refused
+from contracts.errors import JetcrewError, NotThere, Refused
 from contracts.ids import WorkerId
 from contracts.repository import RepositorySource
 from contracts.topology import OBJECTS
@@ -13,6 +15,10 @@ from contracts.worker import CreateWorker, Limits
 
 CAPABILITY = "git"
 """What a worker needs to have a repository checked out in it."""
+FORGETTING = 20.0
+"""Seconds that dropping what was laid out may take."""
+
+log = structlog.get_logger()
 
 
 async def check(
@@ -48,8 +54,13 @@ def with_git(spec: CreateWorker) -> CreateWorker:
 
 
 async def forget(bus: Bus, worker: WorkerId, *, before: datetime) -> None:
-    """Drop what was laid out for a worker that is no more; what is younger is for the next of that name."""
+    """Drop what was laid out for a worker that is no more; what is younger is for the next of that name. A
+    store that does not answer holds nobody up: what is left there ages out by itself."""
     artifacts = Artifacts(bus)
-    for each in await artifacts.list(OBJECTS.all_handed_to(worker)):
-        if each.at < before:
-            await artifacts.delete(each.name)
+    try:
+        async with asyncio.timeout(FORGETTING):
+            for each in await artifacts.list(OBJECTS.all_handed_to(worker)):
+                if each.at < before:
+                    await artifacts.delete(each.name)
+    except (JetcrewError, TimeoutError) as error:
+        log.warning("repository.not_forgotten", worker=worker, error=str(error))

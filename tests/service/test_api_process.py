@@ -137,7 +137,8 @@ async def test_credentials_that_are_not_taken_end_it(server: Server, tmp_path: P
     code, said = await ended(environment(server, tmp_path, JETCREW_CREDS=str(stranger)))
 
     assert code == 1
-    assert "authorization" in said[-1].lower()
+    # the server may hang up before it says why
+    assert "does not take these credentials" in said[-1]
 
 
 async def test_it_ends_when_its_credential_is_revoked(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Commands: stored intent, carried out once, answered in the ledger."""
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Literal
 
@@ -8,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from contracts.asks import CancelRun
-from contracts.bus import ANSWERS, CAUSE, Delivery, Ledger
+from contracts.bus import ANSWERS, CAUSE, Delivery, Held, Ledger
 from contracts.bus.deadletter import bury
 from contracts.codec import decode
 from contracts.errors import AlreadyThere, DiskFull, InvalidMessage, JetcrewError, NotThere, Refused
@@ -50,6 +52,8 @@ KINDS: dict[str, Any] = {
 """What each command's body is, by the tail of its subject."""
 DELETED = "deleted"
 """The reason of a worker that ends because somebody said so."""
+CLEARING = 15.0
+"""Seconds that a create waits for what a failed worker of its name left."""
 RESERVED_ENV = ("JETCREW_", "LD_")
 """Beginnings of variables that a worker may not be given."""
 
@@ -151,31 +155,44 @@ class Commands:
     async def _create(self, spec: CreateWorker, command_id: CommandId) -> Result:
         await self._check(spec)
         spec = with_git(spec)
-        before = await self._crew.workers.get(spec.name)
-        if before is not None and before.value.made_by == command_id:
-            return Result(worker=before.value.name, detail=before.value.state)
-        if before is not None and not before.value.ended:
-            raise AlreadyThere(
-                f"there is a worker {spec.name!r} ({before.value.state}); delete it first, or take another name",
-                field="$.name",
+        made: WorkerRecord | None = None
+        while (
+            made is None
+        ):  # a record that changes meanwhile has another state, or is about to rest
+            before = await self._before(spec.name)
+            if before is not None and before.value.made_by == command_id:
+                return Result(worker=before.value.name, detail=before.value.state)
+            if before is not None and not before.value.ended:
+                raise AlreadyThere(
+                    f"there is a worker {spec.name!r} ({before.value.state}); delete it first, or take another name",
+                    field="$.name",
+                )
+            if (why := await self._full()) is not None:
+                raise DiskFull(f"no worker can be made: {why}")
+            record = moves.requested(
+                spec,
+                self._crew.clock(),
+                made_by=command_id,
+                before=before.value if before else None,
             )
-        if (why := await self._full()) is not None:
-            raise DiskFull(f"no worker can be made: {why}")
-        record = moves.requested(
-            spec,
-            self._crew.clock(),
-            made_by=command_id,
-            before=before.value if before else None,
-        )
-        made = await self._crew.workers.create(
-            spec.name, record, over=before.revision if before else None
-        )
-        if made is None:
-            raise AlreadyThere(
-                f"a worker {spec.name!r} was made at the same moment", field="$.name"
+            made = await self._crew.workers.create(
+                spec.name, record, over=before.revision if before else None
             )
         self._crew.poke(made.name)
         return Result(worker=made.name, detail="requested")
+
+    async def _before(self, name: str) -> Held[WorkerRecord] | None:
+        """Who bore the name last. What a failed worker left is cleared away by its node first; if that takes
+        too long, its credential at least is taken back here, since the new record does not know it."""
+        give_up = time.monotonic() + CLEARING
+        while True:
+            held = await self._crew.workers.get(name)
+            if held is None or held.value.state != "failed" or held.value.user_key is None:
+                return held
+            if time.monotonic() > give_up:
+                await self._credentials.revoke(held.value.user_key)
+                return held
+            await asyncio.sleep(0.05)
 
     async def _check(self, spec: CreateWorker) -> None:
         catalog = self._crew.catalog

@@ -288,3 +288,25 @@ async def test_a_second_manager_on_the_state_directory_ends_with_a_reason(
     assert await second.wait() == 3
     assert "another worker manager works on" in crew.log.read_text()
     assert (await crew.ask("worker.status", {"name": "nobody"})).error is not None
+
+
+async def test_a_worker_that_failed_is_made_anew_at_once_and_as_often_as_one_likes(
+    tmp_path: Path,
+) -> None:
+    """Clearing the failed one away changes its record meanwhile."""
+    agents = tmp_path / "data" / "agents"
+    agents.mkdir(parents=True)
+    (agents / "absent.toml").write_text(
+        'name = "absent"\nversion = "1"\npreflight = ["no-such-program"]\n'
+        'first = { argv = [["no-such-program"]] }\n'
+    )
+    async with running_crew(tmp_path, JETCREW_DATA=f'["{agents.parent}"]') as crew:
+        for number in range(1, 9):
+            made = await crew.ask(
+                "worker.create", {"name": "ada", "agent": "absent", "runtime": "process"},
+                **{"Jc-Wait": "9"},
+            )  # fmt: skip
+            assert made.error is None, made.error
+            failed = await crew.until("ada", "failed")
+            assert (failed.incarnation, "no-such-program" in str(failed.reason)) == (number, True)
+        await crew.create("ada")

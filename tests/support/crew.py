@@ -91,7 +91,8 @@ class RunningCrew:
             "worker.create", {"name": name, "agent": "shell", "runtime": "process"} | spec
         )
         assert result.error is None, result.error
-        await self.until(name, "ready")
+        record = await self.until(name, "ready", "failed")
+        assert record.state == "ready", record.reason
 
     async def until(self, name: str, *states: str, within: float = 90) -> WorkerRecord:
         """The worker once it is in one of these states."""

@@ -198,7 +198,8 @@ def _steps(steps: Sequence[str], whose: str) -> list[str]:
     for number, step in enumerate(steps):
         if "\n" in step or not step.strip():
             raise ConfigurationInvalid(f"{whose}: steps[{number}]: a step is one line, not empty")
-    return [f"RUN {step}" for step in steps]
+    # a root of its own home: what it left in the worker's would not be the worker's
+    return [f"RUN export HOME=/root; {step}" for step in steps]
 
 
 def _checks(agent: Agent, tools: Sequence[Capability]) -> tuple[Check, ...]:

@@ -7,14 +7,14 @@ import sys
 import structlog
 
 from contracts import log as logs
-from contracts.bus import Bus, connect
-from contracts.errors import BusClosed, ConfigurationInvalid, JetcrewError
+from contracts.bus import connect
+from contracts.errors import ConfigurationInvalid, JetcrewError
 from contracts.topology import INBOX
 from services.api.app import Api
 from services.api.server import announced, bind, serve_http, url_of
 from services.api.settings import ApiSettings, load
 from services.kit.embedded import PortInUse
-from services.kit.serve import serve
+from services.kit.serve import serve, until_closed
 
 log = structlog.get_logger(__name__)
 
@@ -57,26 +57,17 @@ async def _run(settings: ApiSettings, listener: socket.socket) -> None:
         async def http(stop: asyncio.Event) -> None:
             await serve_http(api.asgi, listener, stop)
 
-        async def line(stop: asyncio.Event) -> None:
-            await _closed(bus, stop)
-
         listener.listen()  # from now on clients can connect; who reads the file finds somebody there
         with announced(state, url):
             log.info("api.listening", url=url)
             await serve(
-                {"http": http, "events": api.events.run, "output": api.output.run, "bus": line}
+                {
+                    "http": http,
+                    "events": api.events.run,
+                    "output": api.output.run,
+                    "bus": until_closed(bus),
+                }
             )
-
-
-async def _closed(bus: Bus, stop: asyncio.Event) -> None:
-    """Raises when the connection has ended for good."""
-    async with asyncio.TaskGroup() as group:
-        waits = [group.create_task(event.wait()) for event in (bus.closed, stop)]
-        await asyncio.wait(waits, return_when="FIRST_COMPLETED")
-        for wait in waits:
-            wait.cancel()
-    if bus.closed.is_set() and not stop.is_set():
-        raise BusClosed(bus.why_closed())
 
 
 def _fail(code: int, error: JetcrewError) -> int:

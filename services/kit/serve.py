@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from contracts.errors import JetcrewError
+from contracts.bus import Bus
+from contracts.errors import BusClosed, JetcrewError
 
 log = structlog.get_logger()
 
@@ -56,3 +57,18 @@ async def _run(name: str, job: Job, stop: asyncio.Event) -> None:
     await job(stop)
     if not stop.is_set():
         raise JobEnded(f"job {name!r} ended although nobody asked it to")
+
+
+def until_closed(bus: Bus) -> Job:
+    """A job that raises `BusClosed` when the connection has ended for good: nothing opens it again."""
+
+    async def job(stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            waits = [group.create_task(event.wait()) for event in (bus.closed, stop)]
+            await asyncio.wait(waits, return_when="FIRST_COMPLETED")
+            for wait in waits:
+                wait.cancel()
+        if bus.closed.is_set() and not stop.is_set():
+            raise BusClosed(bus.why_closed())
+
+    return job

@@ -1,28 +1,27 @@
 """The worker manager of one node: settings → logs → resources → jobs."""
 
 import asyncio
-import contextlib
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import structlog
 
 import contracts.log
-from contracts.bus import Bus, Delivery, Lease, apply_topology, connect, move_exhausted
-from contracts.errors import BusClosed, JetcrewError, NodeInUse
-from contracts.ids import NodeId, WorkerId, nonce
+from contracts.bus import Bus, Lease, apply_topology, connect
+from contracts.errors import JetcrewError, NodeInUse
+from contracts.ids import NodeId, nonce
 from contracts.session import SessionLife
-from contracts.topology import LEASE, Consumer
+from contracts.topology import LEASE
 from contracts.worker import WorkerRecord
 from services.kit.catalog import Catalog
 from services.kit.identity.store import create_identity
 from services.kit.lock import held_lock
-from services.kit.serve import Job, serve
+from services.kit.serve import serve, until_closed
 from services.worker_manager.capacity import NodeCapacity
 from services.worker_manager.cleaning.duty import Cleaning
 from services.worker_manager.cleaning.survey import Ground
-from services.worker_manager.commands import Commands, about
+from services.worker_manager.commands import Commands
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
 from services.worker_manager.diagnosis import Diagnosis
@@ -35,8 +34,9 @@ from services.worker_manager.images.build import Images
 from services.worker_manager.images.told import ImagesTold
 from services.worker_manager.images.used import ImagesUsed, image_id
 from services.worker_manager.intake import Intake
+from services.worker_manager.jobs import answering, consuming, keeping
 from services.worker_manager.node import Node
-from services.worker_manager.nodes import Overseer, Presence
+from services.worker_manager.nodes import Presence
 from services.worker_manager.runtimes import Runtime
 from services.worker_manager.runtimes.docker import DockerRuntime
 from services.worker_manager.runtimes.engine import Engine
@@ -47,7 +47,6 @@ from services.worker_manager.surroundings import Surroundings
 from services.worker_manager.testimony import Testimony
 from services.worker_manager.turns import Turns
 from services.worker_manager.warm import WarmPool
-from services.worker_manager.watch import Watch
 
 log = structlog.get_logger()
 
@@ -148,44 +147,17 @@ async def _work(
         presence = Presence(around, node.kept)
         await presence.take()
         doors = Doors(crew, credentials, diagnosis)
-        async with diagnosis.opened(), cleaning.opened(), _answering(bus, crew, testimony, doors):
+        async with diagnosis.opened(), cleaning.opened(), answering(bus, testimony), doors.opened():
             log.info("manager.ready", node=settings.node, url=settings.url)
             await serve(
                 {
-                    **_consuming(bus, commands, intake, testimony),
-                    **_keeping(around, node, presence, warm),
+                    **consuming(bus, commands, intake, testimony),
+                    **keeping(around, node, presence),
                     "cleaning": cleaning.run,
                     "engine doors": engine_doors.clearing(crew, NodeId(settings.node)),
-                    "connection": _until_closed(bus),
+                    "connection": until_closed(bus),
                 }
             )
-
-
-def _keeping(
-    around: Surroundings, node: Node, presence: Presence, warm: WarmPool
-) -> dict[str, Job]:
-    """The jobs that keep this node's workers, and look after those of nodes that are gone."""
-    return {
-        "presence": presence.run,
-        "nodes": Overseer(around).run,
-        "node": node.run,
-        "exits": node.watch_exits,
-        "changes": Watch(node, around.crew).run,
-        "warm containers": warm.run,
-    }
-
-
-def _consuming(
-    bus: Bus, commands: Commands, intake: Intake, testimony: Testimony
-) -> dict[str, Job]:
-    """The jobs that handle what arrives on the bus."""
-    consumers = {(c.stream, c.name): c for c in bus.topology.consumers}
-    return {
-        "commands": _consume(bus, consumers["JC_CMD", "mgr"], commands.handle, about),
-        "tasks": _consume(bus, consumers["JC_TASK", "mgr"], intake.handle, _token(-1)),
-        "reports": _consume(bus, consumers["JC_REP", "rec"], testimony.report, _token(2)),
-        "dead letters": _dead_letters(bus, consumers["JC_ADV", "dlq"]),
-    }
 
 
 def _images(
@@ -254,58 +226,6 @@ def _way_in(
             await engine_doors.open(record, directory)
 
     return open_bus
-
-
-@contextlib.asynccontextmanager
-async def _answering(
-    bus: Bus, crew: Crew, testimony: Testimony, doors: Doors
-) -> AsyncIterator[None]:
-    subjects = bus.subjects
-    async with (
-        bus.serve(subjects.ask("*", "task.start"), testimony.start, queue="mgr"),
-        bus.serve(subjects.ask("*", "credential"), testimony.credential, queue="mgr"),
-        bus.serve(subjects.heartbeat(WorkerId("*")), testimony.beat),
-        doors.opened(),
-    ):
-        yield
-
-
-def _consume(
-    bus: Bus,
-    consumer: Consumer,
-    handle: Callable[[Delivery], Awaitable[None]],
-    key: Callable[[Delivery], str],
-) -> Job:
-    """A job that handles a consumer's messages, those of one worker or task one after the other."""
-
-    async def job(stop: asyncio.Event) -> None:
-        await bus.consume(consumer, handle, stop=stop, concurrency=64, key=key)
-
-    return job
-
-
-def _token(index: int) -> Callable[[Delivery], str]:
-    return lambda delivery: delivery.subject.split(".")[index]
-
-
-def _dead_letters(bus: Bus, consumer: Consumer) -> Job:
-    async def job(stop: asyncio.Event) -> None:
-        await bus.consume(consumer, lambda d: move_exhausted(bus, d), stop=stop)
-
-    return job
-
-
-def _until_closed(bus: Bus) -> Job:
-    async def job(stop: asyncio.Event) -> None:
-        stopped = asyncio.get_running_loop().create_task(stop.wait())
-        closed = asyncio.get_running_loop().create_task(bus.closed.wait())
-        await asyncio.wait({stopped, closed}, return_when="FIRST_COMPLETED")
-        stopped.cancel()
-        closed.cancel()
-        if bus.closed.is_set() and not stop.is_set():
-            raise BusClosed(bus.why_closed())
-
-    return job
 
 
 if __name__ == "__main__":

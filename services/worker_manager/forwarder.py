@@ -9,10 +9,10 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 import structlog
 
+from services.kit.tasks import OwnsTasks
 from services.worker_manager.sockets import listening
 
 CONNECTIONS = 4
@@ -39,7 +39,7 @@ class _Door:
     connections: set[asyncio.Task[None]] = field(default_factory=set)
 
 
-class Forwarders:
+class Forwarders(OwnsTasks):
     """The sockets of all workers on this node, as an async context.
 
     A dropped connection is for the client to open again: nothing is kept for it here.
@@ -48,28 +48,14 @@ class Forwarders:
     def __init__(
         self, target_host: str, target_port: int, *, connections: int = CONNECTIONS
     ) -> None:
+        super().__init__()
         self._target = (target_host, target_port)
         self._limit = connections
         self._doors: dict[str, _Door] = {}
-        self._group = asyncio.TaskGroup()
 
-    async def __aenter__(self) -> "Forwarders":
-        await self._group.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _let_go(self) -> None:
         for worker in list(self._doors):
             self._shut(worker)
-        await (
-            self._group.__aexit__(kind, error, trace)
-            if isinstance(error, asyncio.CancelledError)
-            else self._group.__aexit__(None, None, None)  # what the block raised goes on as it is
-        )
 
     async def open(self, worker: str, directory: Path) -> Path:
         """Listen on `bus.sock` in `directory`, which is made if it is missing and never replaced, because

@@ -4,20 +4,19 @@ import asyncio
 from dataclasses import dataclass, field
 
 from contracts.bus import connect
-from contracts.ids import WorkerId
 from contracts.image import CleanUp
 from contracts.results import Result
 from contracts.topology import Topology
 from contracts.worker import WorkerRecord
 from services.kit.catalog import Catalog
 from services.kit.serve import Job
-from services.worker_manager.__main__ import _consuming, _keeping
 from services.worker_manager.capacity import Capacity
 from services.worker_manager.commands import Commands
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
 from services.worker_manager.evidence import Evidence
 from services.worker_manager.intake import Intake
+from services.worker_manager.jobs import answering, consuming, keeping
 from services.worker_manager.node import Node
 from services.worker_manager.nodes import Presence
 from services.worker_manager.runtimes import Runtime
@@ -123,18 +122,13 @@ class SimulatedManager:
             node = Node(around)
             presence = Presence(around, node.kept)
             await presence.take()
-            subjects, stop = bus.subjects, self.stop
+            stop = self.stop
             intake = Intake(crew, consumers["JC_TASK", "mgr"])
             jobs = {
-                **_consuming(bus, commands, intake, testimony),
-                **_keeping(around, node, presence, around.warm),
+                **consuming(bus, commands, intake, testimony),
+                **keeping(around, node, presence),
             }
-            async with (
-                bus.serve(subjects.ask("*", "task.start"), testimony.start, queue="mgr"),
-                bus.serve(subjects.ask("*", "credential"), testimony.credential, queue="mgr"),
-                bus.serve(subjects.heartbeat(WorkerId("*")), testimony.beat),
-                asyncio.TaskGroup() as group,
-            ):
+            async with answering(bus, testimony), asyncio.TaskGroup() as group:
                 for job in jobs.values():
                     group.create_task(_of(job, stop))
 

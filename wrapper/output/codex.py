@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from contracts.events import Usage
-from wrapper.output.jsonl import Event, JsonLines, count, part, text_at
+from wrapper.output.jsonl import Event, JsonLines, count, part, text_at, usage_with_cache_inside
 from wrapper.output.reading import Noted
 
 _SILENT = {"agent_message", "reasoning", "todo_list", "error"}
@@ -69,15 +71,8 @@ def _call(kind: str, item: object) -> tuple[str, object]:
 
 
 def _usage(event: Event) -> Usage | None:
-    """Of the whole conversation; what was read from the cache is part of its input there, not here."""
+    """Of the whole conversation."""
     tokens = event.get("usage")
-    taken, cached = (count(part(tokens, name)) for name in ("input_tokens", "cached_input_tokens"))
-    output = count(part(tokens, "output_tokens"))
-    if not taken and not output:
-        return None
-    return Usage(
-        input_tokens=None if taken is None else taken - (cached or 0),
-        output_tokens=output,
-        cache_read_tokens=cached,
-        cache_write_tokens=count(part(tokens, "cache_write_input_tokens")),
-    )
+    usage = usage_with_cache_inside(tokens, "cached_input_tokens")
+    written = count(part(tokens, "cache_write_input_tokens"))
+    return usage and replace(usage, cache_write_tokens=written)

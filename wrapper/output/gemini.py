@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from contracts.events import Usage
-from wrapper.output.jsonl import Event, JsonLines, count, part, text_at
+from wrapper.output.jsonl import Event, JsonLines, text_at, usage_with_cache_inside
 from wrapper.output.reading import KEPT, Noted
 
 _FAILED = ("Blocked: ", "Command exited with code: ")
@@ -52,16 +54,8 @@ class GeminiOutput(JsonLines):
         self.reading.usage = self._usage(event.get("stats"))
 
     def _usage(self, stats: object) -> Usage | None:
-        taken, cached = (count(part(stats, name)) for name in ("input_tokens", "cached"))
-        output = count(part(stats, "output_tokens"))
-        if not taken and not output:
-            return None
-        return Usage(
-            input_tokens=None if taken is None else taken - (cached or 0),
-            output_tokens=output,
-            cache_read_tokens=cached,
-            model=self._model,
-        )
+        usage = usage_with_cache_inside(stats, "cached")
+        return usage and replace(usage, model=self._model)
 
     def close(self) -> list[Noted]:
         """Stdout is over; what was said last may lack its end."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from contracts.events import Usage
 from wrapper.output.lines import Lines
 from wrapper.output.reading import KEPT, Noted, Reading
 
@@ -96,3 +97,18 @@ def count(value: object) -> int | None:
 def price(value: object) -> float | None:
     """US dollars; None for anything else."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def usage_with_cache_inside(tokens: object, cached_name: str) -> Usage | None:
+    """Tokens of a CLI that counts what was read from a cache as input, which is not done here; None when no
+    model answered."""
+    taken, cached, output = (
+        count(part(tokens, name)) for name in ("input_tokens", cached_name, "output_tokens")
+    )
+    if not taken and not output:
+        return None
+    return Usage(
+        input_tokens=None if taken is None else taken - (cached or 0),
+        output_tokens=output,
+        cache_read_tokens=cached,
+    )

@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import docker
@@ -16,6 +15,7 @@ from contracts.errors import ConfigurationInvalid, EngineRefused, EngineUnavaila
 from contracts.ids import NodeId
 from contracts.worker import WorkerRecord
 from services.kit.serve import Job
+from services.kit.tasks import OwnsTasks
 from services.worker_manager.crew import Crew
 from services.worker_manager.engine_door.door import Door
 from services.worker_manager.engine_door.images import Allowed
@@ -62,35 +62,21 @@ class _Open:
     connections: set[asyncio.Task[None]] = field(default_factory=set)
 
 
-class EngineDoors:
+class EngineDoors(OwnsTasks):
     """All of them, as an async context. `images`: patterns of what workers may use; None: no door is opened,
     and only what an earlier process left is cleared away."""
 
     def __init__(self, engine: Engine, names: Names, images: tuple[str, ...] | None) -> None:
+        super().__init__()
         self._engine = engine
         self._names = names
         self._images = None if images is None else Allowed(images)
         self._socket = None if images is None else EngineSocket(engine_address(engine.host))
         self._open: dict[str, _Open] = {}
-        self._group = asyncio.TaskGroup()
 
-    async def __aenter__(self) -> "EngineDoors":
-        await self._group.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _let_go(self) -> None:
         for worker in list(self._open):
             self._shut(worker)
-        await (
-            self._group.__aexit__(kind, error, trace)
-            if isinstance(error, asyncio.CancelledError)
-            else self._group.__aexit__(None, None, None)
-        )
 
     async def open(self, record: WorkerRecord, directory: Path) -> None:
         """Listen in `directory` for a worker that has the capability; no error when that is done already."""

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import docker
@@ -17,6 +16,7 @@ from contracts.errors import EngineRefused, EngineUnavailable, ImageBuildFailed,
 from contracts.ids import nonce
 from contracts.worker import Limits
 from services.kit.catalog import Catalog, packaged_images
+from services.kit.tasks import OwnsTasks
 from services.worker_manager.images.context import archive, base_files, wrapper_sources
 from services.worker_manager.images.recipe import (
     Check,
@@ -81,7 +81,7 @@ class _Build:
         self.changed = asyncio.Event()
 
 
-class Images:
+class Images(OwnsTasks):
     """The worker images of one engine, as an async context whose end abandons builds in progress.
 
     There is one build of a tag at a time; whoever asks for it meanwhile follows that one.
@@ -98,6 +98,7 @@ class Images:
         labels: Mapping[str, str] | None = None,
     ) -> None:
         """`labels` say whose what is built here is."""
+        super().__init__()
         self._engine = engine
         self._catalog = catalog
         self._base_image = base_image
@@ -108,25 +109,10 @@ class Images:
         self._sources: dict[str, bytes] | None = None
         self._builds: dict[str, _Build] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._group = asyncio.TaskGroup()
 
-    async def __aenter__(self) -> "Images":
-        await self._group.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _let_go(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await (
-            self._group.__aexit__(kind, error, trace)
-            if isinstance(error, asyncio.CancelledError)
-            else self._group.__aexit__(None, None, None)  # what the block raised goes on as it is
-        )
 
     async def ensure(
         self, agent: str, capabilities: Sequence[str], progress: Progress = untold

@@ -121,11 +121,14 @@ async def test_a_page_whose_name_was_made_to_resolve_to_us_reads_nothing(api: Ru
     assert not [name for name in ours.headers if name.startswith("access-control")]
 
 
-async def test_whatever_is_asked_the_server_does_not_fail(api: RunningApi) -> None:
+@pytest.mark.parametrize(
+    "requests", [REQUESTS, pytest.param(100_000, marks=pytest.mark.soak)], ids=["some", "many"]
+)
+async def test_whatever_is_asked_the_server_does_not_fail(api: RunningApi, requests: int) -> None:
     """Requests from nearly right to nonsense: each is answered, or refused as a problem."""
 
     @settings(
-        max_examples=REQUESTS, deadline=None, database=None,
+        max_examples=requests, deadline=None, database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )  # fmt: skip
     @given(asked=asked)

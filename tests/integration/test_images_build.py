@@ -181,6 +181,16 @@ async def test_an_image_that_fails_its_own_check_is_not_used(extra: Extra) -> No
     assert not [tag for tag in tags_with(extra) if UNCHECKED not in tag]
 
 
+async def test_what_is_installed_leaves_nothing_in_the_workers_home(extra: Extra) -> None:
+    catalog = extra.capability(step="mkdir -p ~/.cache && echo $HOME > ~/.cache/left")
+    async with Engine() as engine, Images(engine, catalog) as images:
+        tag = await images.ensure("shell", [extra.name])
+
+    look = "echo $HOME; ls -A ~; stat -c %u ~; find / -xdev -name left -path '*cache*' 2>/dev/null || true"
+    with said_in(tag, look) as said:
+        assert said.split() == ["/home/worker", "1000"]
+
+
 async def test_unknown_names_are_refused_before_anything_is_asked_of_the_engine(
     tmp_path: Path,
 ) -> None:

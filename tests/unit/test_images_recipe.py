@@ -112,6 +112,19 @@ def test_the_wrapper_is_copied_after_all_that_is_slow_to_install() -> None:
     )
 
 
+def test_all_that_is_installed_has_a_home_that_is_not_the_workers() -> None:
+    lines = recipe(GIT, CURL, NODE, agent=msgspec.structs.replace(AGENT, install=Install(
+        pip=["b==2"], apt=["c"], steps=["true"],
+    ))).dockerfile.splitlines()  # fmt: skip
+
+    begins, ends = (i for i, line in enumerate(lines) if line.startswith("ENV HOME="))
+    kinds = ("apt-get install", "pip install", "RUN true")
+    installing = [i for i, line in enumerate(lines) if any(kind in line for kind in kinds)]
+    assert len(installing) == 4
+    assert all(begins < i < ends for i in installing)
+    assert lines[ends] == "ENV HOME=/home/worker"
+
+
 def test_package_names_are_quoted_for_the_shell() -> None:
     agent = msgspec.structs.replace(AGENT, install=Install(npm=["robot@1; rm -rf /"]))
 

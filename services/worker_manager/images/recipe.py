@@ -23,6 +23,10 @@ TAG_LENGTH = 32
 AGENT_PREFIX = "/opt/agent"
 TOOLS_PREFIX = "/opt/tools"
 SOURCES = "/opt/jetcrew/src"
+WORKER_HOME = "/home/worker"
+INSTALL_HOME = "/tmp/install"  # noqa: S108  # in an image, for as long as it is built
+"""HOME of all that installs something, gone afterwards: what root left in the worker's would not be the worker's,
+and a volume hides it."""
 _PIP = "install --no-cache-dir --disable-pip-version-check --root-user-action=ignore"
 _NPM = "npm install --global --no-audit --no-fund --no-update-notifier"
 
@@ -111,8 +115,11 @@ def worker_recipe(
         *_node_stage(node_image, agent, tools),
         f"FROM {base.tag}",
         "USER root",
+        f"ENV HOME={INSTALL_HOME}",
         *_agent_layer(agent),
         *_tool_layers(agent, tools),
+        f"RUN rm -rf {INSTALL_HOME}",
+        f"ENV HOME={WORKER_HOME}",
         "COPY agent.toml /opt/jetcrew/agent.toml",
         f"COPY src {SOURCES}",
         f"RUN python -m compileall -q --invalidation-mode unchecked-hash {SOURCES}",
@@ -198,8 +205,7 @@ def _steps(steps: Sequence[str], whose: str) -> list[str]:
     for number, step in enumerate(steps):
         if "\n" in step or not step.strip():
             raise ConfigurationInvalid(f"{whose}: steps[{number}]: a step is one line, not empty")
-    # a root of its own home: what it left in the worker's would not be the worker's
-    return [f"RUN export HOME=/root; {step}" for step in steps]
+    return [f"RUN {step}" for step in steps]
 
 
 def _checks(agent: Agent, tools: Sequence[Capability]) -> tuple[Check, ...]:

@@ -34,6 +34,7 @@ from contracts.events import Event
 from contracts.evidence import Evidence
 from contracts.image import Cleaned, CleanUp, ImageRecord
 from contracts.laying import LayOut, LayPiece
+from contracts.letter import DeadLetter, DropLetters, LettersHandled, RedriveLetters
 from contracts.node import NodeRecord
 from contracts.reports import Heartbeat, Output, Report
 from contracts.results import Result
@@ -61,6 +62,8 @@ MESSAGES: dict[str, Any] = {
     "cmd.task.cancel": CancelTask,
     "cmd.task.answer": AnswerTask,
     "cmd.image.gc": CleanUp,
+    "cmd.dlq.redrive": RedriveLetters,
+    "cmd.dlq.drop": DropLetters,
     "api.secret.put": PutSecret,
     "api.worker.exec": ExecInWorker,
     "api.artifact.put": LayPiece,
@@ -80,6 +83,8 @@ MESSAGES: dict[str, Any] = {
     "node.exec": ExecInWorker,
     "node.exec.answer": Result,
     "exec.outcome": ExecOutcome,
+    "dlq.letter": DeadLetter,
+    "dlq.outcome": LettersHandled,
     "ask.artifact.put": PutPiece,
     "ask.artifact.put.answer": HandedOver,
     "ask.artifact.keep": KeepArtifact,

@@ -22,6 +22,7 @@ COMMANDS = {
     "worker": ("create", "delete", "pause", "resume", "status"),
     "task": ("cancel", "answer"),
     "image": ("gc",),
+    "dlq": ("redrive", "drop"),
 }
 """Entities and the verbs that both doors take for them."""
 
@@ -146,6 +147,22 @@ class Stream:
     numbered_by: str | None = None
     """Bucket whose keys, or stream whose subjects, hold ids made of this stream's sequences; a stream made
     anew starts above the highest of them."""
+
+    def takes(self, subject: str) -> bool:
+        """Whether a message on `subject` would be stored here."""
+        return any(_matches(pattern, subject) for pattern in self.subjects)
+
+
+def _matches(pattern: str, subject: str) -> bool:
+    wanted, tokens = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        if len(tokens) <= len(wanted):
+            return False
+        tokens = tokens[: len(wanted)]
+    return len(wanted) == len(tokens) and all(
+        w in ("*", t) for w, t in zip(wanted, tokens, strict=True)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +325,7 @@ class Topology:
         return (
             Consumer(
                 stream="JC_CMD", name="mgr",
-                filters=tuple(f"{self.prefix}.cmd.{entity}.>" for entity in ("worker", "task", "image")),
+                filters=tuple(f"{self.prefix}.cmd.{entity}.>" for entity in ("worker", "task", "image", "dlq")),
             ),
             Consumer(stream="JC_TASK", name="mgr"),
             Consumer(stream="JC_REP", name="rec", max_ack_pending=256),

@@ -19,7 +19,14 @@ from nats.errors import Error as NatsError
 
 from contracts.bus.deadletter import bury
 from contracts.bus.messages import Delivery
-from contracts.errors import BusClosed, BusUnavailable, InvalidMessage, Refused, Retry
+from contracts.errors import (
+    BusClosed,
+    BusUnavailable,
+    InvalidMessage,
+    JetcrewError,
+    Refused,
+    Retry,
+)
 from contracts.log import at_hand
 from contracts.topology import Consumer
 
@@ -149,7 +156,9 @@ class Consumption:
         try:
             await bury(self._bus, self._consumer, delivery, reason)
             await delivery.term(reason)
-        except (BusUnavailable, NatsError) as error:
+        except BusClosed:
+            raise
+        except (JetcrewError, NatsError) as error:
             log.warning("dead_letter.postponed", error=str(error))
             await self._nak(delivery, 2.0)
 

@@ -6,6 +6,7 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.response import Stream
 
+from contracts.bus.deadletter import STREAM, letter_of
 from contracts.errors import InvalidMessage
 from contracts.ids import TaskId, WorkerId
 from contracts.topology import Subjects
@@ -13,7 +14,7 @@ from services.api import frames
 from services.api.feed import EVERYTHING, Feed, Frame
 from services.api.params import HIGHEST_SEQ, AnyRequest, Filter, Id, Limit, Seq, problems, shown
 from services.api.reading import Reader, no_task
-from services.api.views import Events, Outputs
+from services.api.views import DeadLetters, Events, Outputs
 
 EVENT_STREAM = "text/event-stream"
 
@@ -91,7 +92,19 @@ async def follow_events(
     return _stream(event_feed, subject, key=task or worker or EVERYTHING, after=start, frame=frame)
 
 
-ROUTES = (task_events, task_output, follow_events)
+@get("/v1/dead-letters", responses=problems(401, 422, 503))
+async def list_dead_letters(
+    reader: Reads, subjects: Names, after: Seq = None, limit: Limit = 100
+) -> DeadLetters:
+    """Messages that nobody could handle, each with the reason."""
+    start = after or 0
+    stored = await reader.page(STREAM, subjects.dead_letter("*", "*"), start, limit)
+    return DeadLetters(
+        items=[letter_of(one) for one in stored], next=stored[-1].seq if stored else start
+    )
+
+
+ROUTES = (task_events, task_output, follow_events, list_dead_letters)
 
 
 def _wants_stream(request: AnyRequest) -> bool:

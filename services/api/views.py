@@ -7,6 +7,7 @@ from msgspec import Struct
 from contracts.events import TaskState, Usage, VerdictStatus, WorkerState
 from contracts.ids import Instant, NodeId, TaskId, WorkerId
 from contracts.image import ImageRecord
+from contracts.letter import DeadLetter
 from contracts.task import TaskRecord
 from contracts.worker import Desired, Runtime, WorkerRecord
 from services.kit.nodes import NodeShown
@@ -89,6 +90,14 @@ class Nodes(Struct, frozen=True, kw_only=True):
     """The nodes of the crew, by name."""
 
     items: list[NodeShown]
+
+
+class DeadLetters(Struct, frozen=True, kw_only=True):
+    """A page of dead letters, the oldest first; their bodies, which may be anything, are for operators."""
+
+    items: list[DeadLetter]
+    next: int
+    """What `after` has to be to go on; an empty page means that there are no more yet."""
 
 
 class EventItem(Struct, frozen=True, kw_only=True):

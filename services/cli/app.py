@@ -32,6 +32,7 @@ COMMANDS = {
     "task": ("task", "Submit, list, show, await, cancel tasks; read their events."),
     "node": ("node", "List the nodes of the crew."),
     "image": ("image", "List worker images, and remove what nothing needs any more."),
+    "dlq": ("dlq", "List, show, redrive, drop dead letters: messages that nobody could handle."),
     "events": ("events", "Follow what happens in the crew."),
     "doctor": ("doctor", "Look for what is missing or wrong, and say what to do."),
     "context": ("context", "Contexts of the stock nats CLI."),

@@ -1,18 +1,14 @@
 """What the commands of `jetcrew image` do."""
 
-import asyncio
-import time
 from typing import Any
 
 import click
 
-from contracts.bus import Ledger
 from contracts.codec import convert
 from contracts.image import Cleaned, CleanUp, ImageRecord, Judged
-from contracts.results import Result
 from contracts.topology import IMAGE
-from services.cli.failures import CrewFailed
-from services.cli.link import call, refusal
+from services.cli.ledger import answered
+from services.cli.link import call
 from services.cli.session import Session, print_json
 from services.cli.story import when
 from services.cli.text import clean, columns, size
@@ -21,7 +17,6 @@ WAIT = 60.0
 """Seconds that a manager waits before it says that it is still at it."""
 PATIENCE = 1800.0
 """Seconds for a cleaning to be over; removing an image takes an engine some seconds."""
-POLL = 1.0
 
 
 async def list_images(session: Session, options: dict[str, Any]) -> None:
@@ -61,27 +56,13 @@ async def collect(session: Session, options: dict[str, Any]) -> None:
         node=options["node"],
     )
     result = await call(session.bus, "image", "gc", command, wait=WAIT, budget=15)
-    if result.status == "accepted":
-        result = await _outcome(session, result)
+    result = await answered(session.bus, result, "cleaning", PATIENCE)
     cleaned = convert(result.record, list[Cleaned])
     if options["as_json"]:
         print_json(cleaned)
         return
     for one in cleaned:
         _tell(one)
-
-
-async def _outcome(session: Session, accepted: Result) -> Result:
-    """The answer in the ledger, once it is there."""
-    assert accepted.id is not None
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        if (result := await Ledger(session.bus).answer(accepted.id)) is not None:
-            if result.error is not None:
-                raise refusal(result.error)
-            return result
-        await asyncio.sleep(POLL)
-    raise CrewFailed(f"the cleaning is not over after {PATIENCE:.0f} s (command {accepted.id})")
 
 
 def _tell(cleaned: Cleaned) -> None:

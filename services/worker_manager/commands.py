@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
+from datetime import datetime
 from typing import Any, Literal
 
 import structlog
@@ -17,6 +18,7 @@ from contracts.errors import AlreadyThere, DiskFull, InvalidMessage, JetcrewErro
 from contracts.events import TaskEnd
 from contracts.ids import CommandId, TaskId, WorkerId, message_id
 from contracts.image import CleanUp
+from contracts.letter import DropLetters, RedriveLetters
 from contracts.results import Result, failure
 from contracts.task import AnswerTask, CancelTask, SubmitTask, TaskRecord
 from contracts.topology import Consumer
@@ -34,6 +36,7 @@ from services.worker_manager import moves
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
 from services.worker_manager.engine_door.policy import check_access
+from services.worker_manager.letters import Letters
 from services.worker_manager.repositories import check, with_git
 from services.worker_manager.settings import Caps
 
@@ -48,6 +51,8 @@ KINDS: dict[str, Any] = {
     "task.cancel": CancelTask,
     "task.answer": AnswerTask,
     "image.gc": CleanUp,
+    "dlq.redrive": RedriveLetters,
+    "dlq.drop": DropLetters,
 }
 """What each command's body is, by the tail of its subject."""
 DELETED = "deleted"
@@ -75,12 +80,12 @@ class _About(Struct):
 
 
 def about(delivery: Delivery) -> str:
-    """What a command is about: commands about the same thing are carried out in their order."""
+    """What a command is about, else its kind: those about the same are carried out in their order."""
     try:
         body = decode(delivery.data, _About)
     except InvalidMessage:
         return ""
-    return body.name or body.task
+    return body.name or body.task or delivery.subject
 
 
 class Commands:
@@ -108,6 +113,7 @@ class Commands:
         self._full = full
         self._engine_access = engine_access
         self._ledger = Ledger(crew.bus)
+        self._letters = Letters(crew.bus, command_of)
         self._cut = len(crew.bus.subjects.command("", "")) - 1
 
     async def handle(self, delivery: Delivery) -> None:
@@ -118,7 +124,8 @@ class Commands:
             return
         tail = delivery.subject[self._cut :]
         try:
-            result = await self.carry_out(tail, command_of(tail, delivery.data), command_id)
+            command = command_of(tail, delivery.data)
+            result = await self.carry_out(tail, command, command_id, delivery.at)
         except InvalidMessage as error:
             await bury(self._crew.bus, self._consumer, delivery, str(error))
             result = _no(error)
@@ -127,7 +134,9 @@ class Commands:
         await self._ledger.enter(command_id, _with(result, delivery, command_id))
         log.info("command.done", command=command_id, tail=tail, status=result.status)
 
-    async def carry_out(self, tail: str, command: Any, command_id: CommandId) -> Result:
+    async def carry_out(
+        self, tail: str, command: Any, command_id: CommandId, stored_at: datetime
+    ) -> Result:
         """Do what a command asks.
 
         Raises:
@@ -150,6 +159,10 @@ class Commands:
                 return await self._answer(command, command_id)
             case CleanUp():
                 return await self._clean(command)
+            case RedriveLetters():
+                return await self._letters.redrive(command, command_id, stored_at)
+            case DropLetters():
+                return await self._letters.drop(command)
         raise InvalidMessage(f"there is no command {tail!r}")
 
     async def _create(self, spec: CreateWorker, command_id: CommandId) -> Result:
@@ -230,9 +243,7 @@ class Commands:
 
     async def _delete(self, command: DeleteWorker) -> Result:
         def step(record: WorkerRecord) -> WorkerRecord | None:
-            if record.state == "stopped":
-                return None
-            if record.state == "stopping":
+            if record.state in {"stopped", "stopping"}:
                 return None
             return moves.worker(
                 record,

@@ -80,6 +80,21 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("redrive", "name letters"),
+        ("redrive 3 --all", "name letters"),
+        ("redrive 0", "0 is not in the range"),
+        ("drop", "Missing parameter"),
+        ("show nan", "'nan' is not a valid integer"),
+    ],
+)
+def test_a_dead_letter_is_named_by_its_number(words: str, told: str) -> None:
+    with pytest.raises(click.UsageError, match=told):
+        root.main(["dlq", *words.split()], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [
         (Usage("x"), 2),

@@ -61,6 +61,8 @@ def _reads(topology: Topology) -> Iterator[Opening]:
         *(store.stream for store in topology.objects),
     ]
     logs = ["JC_EVT", "JC_OUT"]
+    # Of dead letters both see all, since a direct get is of whole messages; that the API lists them without
+    # their bodies keeps these from its clients. To send one again is a command, and the manager's to do.
     shown = [*logs, "JC_RES", "JC_DLQ", *watched]
     session = f"KV_{SESSION}"
     assert session in shown

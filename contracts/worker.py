@@ -250,6 +250,11 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.state in WORKER_ENDED
 
     @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to be done for it: what a failed one left is cleared away first."""
+        return self.state == "stopped" or (self.state == "failed" and self.user_key is None)
+
+    @property
     def waits(self) -> bool:
         """Whether it stands in the line for room."""
         return _waits(self)

@@ -4,6 +4,7 @@ from contracts.bus.apply import apply_consumer, apply_topology, remove_consumer
 from contracts.bus.artifacts import Artifacts
 from contracts.bus.connection import Bus, connect
 from contracts.bus.deadletter import move_exhausted, redrive
+from contracts.bus.following import Following
 from contracts.bus.kv import Bucket
 from contracts.bus.lease import Lease
 from contracts.bus.ledger import Ledger
@@ -41,6 +42,7 @@ __all__ = [
     "ConsumerGone",
     "Delivery",
     "Expect",
+    "Following",
     "Held",
     "Lease",
     "Ledger",

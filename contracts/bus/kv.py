@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PAGE = 500
+EVERYTHING = ">"
+"""Filter of all that a bucket's stream holds. The server counts what is left behind each batch, and with any
+other filter it goes through the whole bucket for that."""
 
 
 class Bucket(Generic[T]):
     """One bucket, whose values are all of one kind."""
 
     def __init__(self, bus: "Bus", name: str, kind: type[T]) -> None:
-        self._bus = bus
+        self.bus = bus
         self._kind = kind
         self.name = name
         self.stream = f"KV_{name}"
@@ -33,13 +36,18 @@ class Bucket(Generic[T]):
 
     async def get(self, key: str) -> Held[T] | None:
         """The value, or None; as the leader has it when there is more than one replica."""
-        return self._held(await reads.last(self._bus, self.stream, self.subject(key)))
+        return self.held(await reads.last(self.bus, self.stream, self.subject(key)))
 
     async def read(self, key: str) -> Held[T] | None:
         """The value from whichever replica answers: for showing, not for a compare-and-set."""
-        return self._held(await reads.direct(self._bus, self.stream, self.subject(key)))
+        return self.held(await reads.direct(self.bus, self.stream, self.subject(key)))
 
-    def _held(self, stored: Stored | None) -> Held[T] | None:
+    def held(self, stored: Stored | None) -> Held[T] | None:
+        """The value in a stored message; None of a marker.
+
+        Raises:
+            InvalidMessage: it holds another kind.
+        """
         if stored is None or gone(stored):
             return None
         return Held(decode(stored.data, self._kind), stored.seq, stored.at)
@@ -53,7 +61,7 @@ class Bucket(Generic[T]):
         try:
             return await self.update(key, value, 0, ttl=ttl)
         except Conflict:
-            stored = await reads.last(self._bus, self.stream, self.subject(key))
+            stored = await reads.last(self.bus, self.stream, self.subject(key))
             if stored is None or not gone(stored):
                 raise
             return await self.update(key, value, stored.seq, ttl=ttl)  # over a marker
@@ -64,14 +72,14 @@ class Bucket(Generic[T]):
         Raises:
             Conflict: it has another one.
         """
-        receipt = await self._bus.publish(
+        receipt = await self.bus.publish(
             self.subject(key), encode(value), expect=Expect(revision), ttl=ttl
         )
         return receipt.seq
 
     async def put(self, key: str, value: T, *, ttl: float | None = None) -> int:
         """Store a value whatever was there; its revision."""
-        return (await self._bus.publish(self.subject(key), encode(value), ttl=ttl)).seq
+        return (await self.bus.publish(self.subject(key), encode(value), ttl=ttl)).seq
 
     async def delete(self, key: str, revision: int | None = None) -> None:
         """Remove the key; with a revision, only if it still has that.
@@ -79,7 +87,7 @@ class Bucket(Generic[T]):
         Raises:
             Conflict: it has another one.
         """
-        await self._bus.publish(
+        await self.bus.publish(
             self.subject(key), b"", headers={"KV-Operation": "DEL"},
             expect=None if revision is None else Expect(revision),
         )  # fmt: skip
@@ -92,14 +100,13 @@ class Bucket(Generic[T]):
         found: dict[str, Held[T]] = {}
         strip = len(self.subject(""))
         after = 0
+        wanted = self.subject(f"{prefix}>") if prefix else EVERYTHING
         while True:
-            page = await reads.page(
-                self._bus, self.stream, self.subject(f"{prefix}>"), after=after, limit=PAGE
-            )
+            page = await reads.page(self.bus, self.stream, wanted, after=after, limit=PAGE)
             for stored in page:
                 key = stored.subject[strip:]
                 found.pop(key, None)
-                if (held := self._held(stored)) is not None:
+                if (held := self.held(stored)) is not None:
                     found[key] = held
             if not page:
                 return found

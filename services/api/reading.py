@@ -2,16 +2,12 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
-import structlog
 from msgspec.structs import replace
 
-from contracts.bus import ApiRefused, Artifacts, Bucket, Bus, Stored
-from contracts.bus.kv import gone
-from contracts.codec import decode
+from contracts.bus import ApiRefused, Artifacts, Bucket, Bus, Following, Stored
 from contracts.errors import BusUnavailable, InvalidMessage, NotThere
 from contracts.events import ArtifactRef
 from contracts.evidence import EVIDENCE_BYTES
@@ -24,14 +20,11 @@ from contracts.worker import WorkerRecord, places
 from services.api.problems import RecordUnreadable
 from services.api.views import image_shown, task_summary, worker_summary
 
-log = structlog.get_logger(__name__)
 R = TypeVar("R")
 S = TypeVar("S")
 
 PATIENCE = 5.0
 """Seconds that one read may take."""
-PAGE = 500
-"""Records that are read at once."""
 ANEW_EVERY = 300.0
 """Seconds after which an index is read anew, in case that keys went without a trace."""
 
@@ -47,9 +40,10 @@ class Reader:
         self._workers = bus.bucket(WORKER, WorkerRecord)
         self._tasks = bus.bucket(TASK, TaskRecord)
         self._nodes = bus.bucket(NODE, NodeRecord)
-        self.workers = Index(bus, self._workers, WorkerRecord, worker_summary)
-        self.tasks = Index(bus, self._tasks, TaskRecord, task_summary)
-        self.images = Index(bus, bus.bucket(IMAGE, ImageRecord), ImageRecord, image_shown)
+        self.workers = _index(self._workers, worker_summary)
+        """What lists show of the records; read once, and from then on what has changed."""
+        self.tasks = _index(self._tasks, task_summary)
+        self.images = _index(bus.bucket(IMAGE, ImageRecord), image_shown)
 
     async def worker(self, name: WorkerId) -> WorkerRecord:
         """The record of a worker.
@@ -133,69 +127,10 @@ class Reader:
         return None if held is None else held.value
 
 
-class Index(Generic[R, S]):
-    """What lists show of a bucket's records.
-
-    Read once; from then on each use reads what has changed since, so that it is never older than the
-    request it serves.
-    """
-
-    def __init__(
-        self, bus: Bus, bucket: Bucket[R], kind: type[R], summarize: Callable[[R], S]
-    ) -> None:
-        self._bus = bus
-        self._bucket = bucket
-        self._kind = kind
-        self._summarize = summarize
-        self._shown: dict[str, S] = {}
-        self._after = 0
-        self._anew_at = 0.0
-        self._reads = 0
-        self._reading = asyncio.Lock()
-        bus.on_reconnect(self._forget)
-
-    def _forget(self) -> None:
-        """It may be another server, with another past."""
-        self._anew_at = 0.0
-
-    async def now(self) -> dict[str, S]:
-        """All summaries by key, as they are now; not to be changed.
-
-        Raises:
-            BusUnavailable: the bus does not answer in time.
-        """
-        before = self._reads
-        async with self._reading:
-            if self._reads <= before:  # else somebody read it all after we asked
-                self._reads += 1
-                await self._read()
-        return self._shown
-
-    async def _read(self) -> None:
-        anew = time.monotonic() >= self._anew_at
-        shown, after = ({}, 0) if anew else (self._shown, self._after)
-        subject = self._bucket.subject(">")
-        while True:
-            async with answering(self._bus):
-                page = await self._bus.page(self._bucket.stream, subject, after=after, limit=PAGE)
-            if not page:
-                break
-            for stored in page:
-                self._apply(shown, stored)
-            after = page[-1].seq
-        self._shown, self._after = shown, after
-        if anew:
-            self._anew_at = time.monotonic() + ANEW_EVERY
-
-    def _apply(self, shown: dict[str, S], stored: Stored) -> None:
-        key = stored.subject[len(self._bucket.subject("")) :]
-        shown.pop(key, None)
-        if gone(stored):
-            return
-        try:
-            shown[key] = self._summarize(decode(stored.data, self._kind))
-        except InvalidMessage as error:
-            log.warning("record.unreadable", bucket=self._bucket.name, key=key, error=str(error))
+def _index(bucket: Bucket[R], summarize: Callable[[R], S]) -> Following[R, S]:
+    return Following(
+        bucket, lambda held: summarize(held.value), anew_every=ANEW_EVERY, patience=PATIENCE
+    )
 
 
 def no_task(task: str) -> NotThere:

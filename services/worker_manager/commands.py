@@ -283,7 +283,7 @@ class Commands:
         record = await self._worker(name)
         detail: str = record.state
         if record.waits:
-            everybody = (held.value for held in (await self._crew.workers.bucket.list()).values())
+            everybody = (held.value for held in (await self._crew.open_workers.now()).values())
             record = replace(record, place=places(everybody).get(record.name))
             detail += f": {record.place} in the line ({record.reason or 'just asked for'})"
         return Result(worker=record.name, detail=detail, record=record)

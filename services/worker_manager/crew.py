@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from msgspec.structs import replace
 
-from contracts.bus import ANSWERS, MSG_ID, Bus, Records, Stored, header
+from contracts.bus import ANSWERS, MSG_ID, Bus, Following, Held, Records, Stored, header
 from contracts.codec import decode
 from contracts.errors import InvalidMessage
 from contracts.events import TaskEnd, TaskState, WorkerState
@@ -55,6 +55,14 @@ class Crew:
             lambda record: subjects.events_of_task(record.worker, record.id),
             self._after_task,
         )
+        self.open_workers: Following[WorkerRecord, Held[WorkerRecord]] = Following(
+            self.workers.bucket, lambda held: held if is_open(held.value) else None
+        )
+        """Those that something is left to be done for, or may be: what looks at everything look at."""
+        self.open_tasks: Following[TaskRecord, Held[TaskRecord]] = Following(
+            self.tasks.bucket, lambda held: held if is_open(held.value) else None
+        )
+        """Likewise."""
         self.sessions = self.bus.bucket(SESSION, SessionRecord)
 
     async def move(
@@ -216,6 +224,12 @@ class Crew:
             held = await self.tasks.get(task)
             if held is not None and held.value.state == "queued":
                 await self.end(task, "cancelled", TaskEnd(reason="worker-gone", detail=why))
+
+
+def is_open(record: WorkerRecord | TaskRecord) -> bool:
+    """Whether a record has more to come: it is not over, or owes an event."""
+    over = record.finished if isinstance(record, WorkerRecord) else record.ended
+    return not over or bool(record.owed)
 
 
 def answers(stored: Stored) -> bool:

@@ -9,10 +9,12 @@ from typing import Any
 
 import structlog
 
+from contracts.bus import Held
 from contracts.errors import BusUnavailable, Conflict, EngineUnavailable, JetcrewError
 from contracts.events import TaskEnd, TaskState, WorkerState
 from contracts.ids import NodeId, TaskId, WorkerId
 from contracts.node import NodeRecord
+from contracts.task import TaskRecord
 from contracts.topology import NODE
 from contracts.worker import Runtime as RuntimeName
 from contracts.worker import WorkerRecord
@@ -111,11 +113,11 @@ class Node:
                 self.wake_all()
 
     async def _look(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
-        records = await self._crew.workers.bucket.list()
+        records = dict(await self._crew.open_workers.now())
         await self._crew.workers.settle_these(records.items())
         for held in records.values():
             record = held.value
-            mine = record.node == self._id and not self._finished(record)
+            mine = record.node == self._id and not record.finished
             if mine or (record.node is None and record.state == "stopping"):
                 self._keep(group, record.name, stop).notice(held.revision)
 
@@ -161,10 +163,6 @@ class Node:
         async with asyncio.TaskGroup() as group:
             for runtime in self._around.runtimes.values():
                 group.create_task(watch(runtime), name=f"exits of {runtime.name}")
-
-    def _finished(self, record: WorkerRecord) -> bool:
-        """Whether there is nothing left to be done for it: a failed one is cleared away once a process."""
-        return record.state == "stopped" or (record.state == "failed" and record.user_key is None)
 
     def _keep(self, group: asyncio.TaskGroup, name: WorkerId, stop: asyncio.Event) -> Keeper:
         if (present := self._keepers.get(name)) is not None:
@@ -259,11 +257,12 @@ class Node:
     async def _repair(self) -> None:
         """Settle what a process that died left between two records: events owed, a task that runs at a
         worker which does not know it, a task of a worker that is no more."""
-        tasks = await self._crew.tasks.bucket.list()
+        tasks = dict(await self._crew.open_tasks.now())
+        workers = dict(await self._crew.open_workers.now())
         await self._crew.tasks.settle_these(tasks.items())
         for key, held in tasks.items():
             record = held.value
-            if record.ended:
+            if record.ended or not _at_odds(record, workers.get(record.worker)):
                 continue
             found = await self._crew.workers.get(record.worker)
             worker = found.value if found else None
@@ -277,6 +276,13 @@ class Node:
             elif record.state == "running" and worker.state == "starting":
                 end = TaskEnd(reason="killed", detail="its worker ended before the task did")
                 await self._crew.end(task, "failed", end, attempt=record.attempt)
+
+
+def _at_odds(task: TaskRecord, worker: Held[WorkerRecord] | None) -> bool:
+    """Whether the records of an open task and of its worker do not go together; they may be about to."""
+    if worker is None or worker.value.ended:
+        return True
+    return task.state == "running" and worker.value.state in {"ready", "starting"}
 
 
 async def _set_after(event: asyncio.Event, call: Callable[[], None]) -> None:

@@ -153,7 +153,7 @@ class Overseer:
     async def look(self) -> None:
         """Take what steps are due for each worker of a node that is gone for longer than the grace."""
         here = {NodeId(key) for key in await self._nodes.list()}
-        workers = [held.value for held in (await self._crew.workers.bucket.list()).values()]
+        workers = [held.value for held in (await self._crew.open_workers.now()).values()]
         owners = {w.node for w in workers if w.node is not None and not w.ended}
         at = time.monotonic()
         self._gone_since = {
@@ -165,7 +165,7 @@ class Overseer:
         lost = [w for w in workers if w.node in gone and not w.ended]
         if not lost:
             return
-        tasks = [held.value for held in (await self._crew.tasks.bucket.list()).values()]
+        tasks = [held.value for held in (await self._crew.open_tasks.now()).values()]
         running = {task.worker: task for task in tasks if task.state == "running"}
         for worker in lost:
             if not self._lease.held:

@@ -21,8 +21,10 @@ import msgspec
 
 from contracts.bus import Bus, Message, connect
 from contracts.codec import decode
-from contracts.ids import CommandId, NodeId, WorkerId
+from contracts.events import WorkerState
+from contracts.ids import CommandId, NodeId, TaskId, WorkerId
 from contracts.log import configure
+from contracts.task import SubmitTask, TaskRecord
 from contracts.topology import WORKER
 from contracts.worker import CreateWorker, Limits, WorkerRecord
 from services.kit.catalog import Catalog
@@ -166,35 +168,60 @@ class Alone:
 
 
 async def looks(figures: dict[str, Figure], directory: Path, rounds: int) -> None:
-    """What a node reads when it looks at everything: the records of all, and what they owe."""
+    """What a node reads when it looks at everything and nothing has changed: workers, tasks, what they owe."""
     async with (
         running_server(directory, applied=True) as server,
         connect(server.url, name="bench", creds=server.creds("manager"), inbox_prefix="_INBOX.manager") as bus,
     ):  # fmt: skip
-        crew, made = Crew(bus, Catalog.load()), 0
+        catalog, made = Catalog.load(), 0
+        crew = Crew(bus, catalog)
         for size in CREWS:
-            for made in range(made, size):  # noqa: B020  # goes on where the last size ended
-                await crew.workers.create(f"w{made}", _ready(f"w{made}"))
+            for n in range(made, size):
+                await crew.workers.create(f"paused-{n}", _worker(f"paused-{n}", "paused"))
+                await crew.workers.create(f"stopped-{n}", _worker(f"stopped-{n}", "stopped"))
+                await crew.tasks.create(f"t{n}", _over(f"t{n}"))
             made = size
             for _ in range(rounds):
+                anew = Crew(bus, catalog)
                 began = time.perf_counter()
-                records = await crew.workers.bucket.list()
-                await crew.workers.settle_these(records.items())
+                await _look_at(anew)
+                figures[_first(size)].rounds.append((time.perf_counter() - began) * 1000)
+                began = time.perf_counter()
+                assert await _look_at(anew) == size
                 figures[_look(size)].rounds.append((time.perf_counter() - began) * 1000)
-                assert len(records) == size
 
 
-def _ready(name: str) -> WorkerRecord:
+async def _look_at(crew: Crew) -> int:
+    """How many workers are open."""
+    workers = dict(await crew.open_workers.now())
+    await crew.workers.settle_these(workers.items())
+    tasks = dict(await crew.open_tasks.now())
+    await crew.tasks.settle_these(tasks.items())
+    return len(workers)
+
+
+def _worker(name: str, state: WorkerState) -> WorkerRecord:
     at = datetime.now(UTC)
     spec = CreateWorker(name=name, agent="shell", instructions="Be brief. " * 40)
     record = moves.requested(spec, at, made_by=CommandId(f"c-{name}"))
     return msgspec.structs.replace(
-        record, name=WorkerId(name), state="ready", node=NodeId("here"), runtime="docker", owed=[]
+        record, name=WorkerId(name), state=state, node=NodeId("here"), runtime="docker", owed=[]
     )
 
 
+def _over(task: str) -> TaskRecord:
+    body = SubmitTask(prompt="Be brief. " * 40)
+    at, to = datetime.now(UTC), WorkerId("paused-0")
+    record = moves.queued(TaskId(task), to, body, at, door_seq=1, actor=None)
+    return msgspec.structs.replace(record, state="succeeded", door_seq=None, owed=[])
+
+
 def _look(size: int) -> str:
-    return f"a look at {size:,} records"
+    return f"a look, {size:,} each of paused and stopped workers and ended tasks"
+
+
+def _first(size: int) -> str:
+    return f"the first look of a process, {size:,} of each"
 
 
 ENGINE, UP, COLD = "engine alone: create, start", "engine alone, until the wrapper is up", "create to ready, cached image"  # fmt: skip
@@ -212,13 +239,16 @@ FIGURES = [
     Figure(ENGINE_MANY, "ms"),
     Figure(MANY, "ms"),
     *(Figure(_look(size), "ms", note="the engine's part left out") for size in CREWS),
+    *(Figure(_first(size), "ms", note="likewise") for size in CREWS),
 ]
+FLAT = Goal("looks cost what is new", _look(CREWS[-1]), _look(CREWS[0]), 2.0, at_least=False)
 GOALS = [
     Goal("create to ready ≤ 1.25 x the engine's create and start", COLD, ENGINE, 1.25, at_least=False),
     Goal("create to ready ≤ 1.25 x the engine until the wrapper is up", COLD, UP, 1.25, at_least=False),
     Goal("warm create ≤ 60 ms", WARM, WARM_LIMIT, 1.0, at_least=False),
     Goal("crash seen ≤ 150 ms", CRASH, CRASH_LIMIT, 1.0, at_least=False),
     Goal(f"{AT_ONCE} at once ≤ 1.25 x the engine", MANY, ENGINE_MANY, 1.25, at_least=False),
+    FLAT,
 ]  # fmt: skip
 
 
@@ -275,6 +305,16 @@ async def _slowest(works: list[Any]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
+async def run_looks(rounds: int) -> bool:
+    """That part alone, which needs no engine."""
+    names = [name(size) for name in (_look, _first) for size in CREWS]
+    figures = {figure.name: figure for figure in FIGURES if figure.name in names}
+    configure(level="error")
+    with tempfile.TemporaryDirectory(prefix="jetcrew-bench-") as scratch:
+        await looks(figures, Path(scratch), rounds)
+    return report("workers", list(figures.values()), [FLAT])
+
+
 async def run(rounds: int) -> bool:
     """All of it."""
     figures = {figure.name: figure for figure in FIGURES}
@@ -310,7 +350,9 @@ def main() -> int:
     """0 when every goal holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8)
-    return 0 if asyncio.run(run(parser.parse_args().rounds)) else 1
+    parser.add_argument("--looks", action="store_true", help="only the looks at all records")
+    given = parser.parse_args()
+    return 0 if asyncio.run((run_looks if given.looks else run)(given.rounds)) else 1
 
 
 if __name__ == "__main__":

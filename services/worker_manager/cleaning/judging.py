@@ -51,8 +51,8 @@ def standing(record: WorkerRecord | None) -> Standing:
     """What a worker's record says of all that is left of it."""
     if record is None:
         return "unknown"
-    if not record.ended or (record.state == "failed" and record.user_key is not None):
-        return "live"  # a failed one counts until its keeper has cleared it away
+    if not record.finished:
+        return "live"
     return "over" if record.state == "stopped" and not record.keep_workspace else "kept"
 
 

@@ -137,11 +137,10 @@ class EngineDoors(OwnsTasks):
         return job
 
     async def _clear_strays(self, crew: Crew, node: NodeId) -> None:
-        if found := await self._engine.call(self._with_children):
-            records = await crew.workers.bucket.list()
-            for worker in found & records.keys():  # what no record knows stays, as everywhere
-                if not has_door(records[worker].value, node):
-                    await self._clear(worker)
+        for worker in await self._engine.call(self._with_children):
+            held = await crew.workers.bucket.get(worker)
+            if held is not None and not has_door(held.value, node):
+                await self._clear(worker)  # what no record knows stays, as everywhere
 
     def _shut(self, worker: str) -> None:
         if (opened := self._open.pop(worker, None)) is not None:

@@ -15,6 +15,7 @@ from contracts import (
     evidence,
     image,
     laying,
+    letter,
     node,
     reports,
     repository,
@@ -27,7 +28,8 @@ from contracts.schema import MESSAGES, document, dumps, export, violations
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "contracts.json"
 MODULES = (
-    agent, asks, events, evidence, image, laying, node, reports, repository, results, task, worker,
+    agent, asks, events, evidence, image, laying, letter, node, reports, repository, results, task,
+    worker,
 )  # fmt: skip
 
 

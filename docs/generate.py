@@ -111,7 +111,10 @@ def agents() -> str:
         ),
         "## What they keep\n\nEach row is a test against a scripted provider, with the real agent; `just agents` "
         "runs them and writes `agents.json`. A number is the seconds it took, the start of the agent included, on "
-        "a machine of two busy cores; — is not run.",
+        "a machine of two busy cores; — is not run.\n\nThe row of two tasks at once runs in a hardened container "
+        "that is built from the agent's file; the others run the agent under the wrapper's own code, in no "
+        "container. The normal tests hold every row for claude and codex (the container: for codex, factory and, "
+        "in other tests, claude), and for the rest the row of a tool call that is remembered; `just soak` holds all.",
         table(
             ("promise", *(f"{name} {agent['version']}" for name, agent in kept.items())),
             (

@@ -1,12 +1,14 @@
 """What each real agent does against a scripted provider; `just agents` writes the table down.
 
 The agents run as they do in a worker, with the wrapper's own code around them, but in no container: what is
-watched here is the agent.
+watched here is the agent. Above each row stands whose is in the normal run.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,19 @@ DONE = Says(f"Done.\n{result(summary='as asked')}")
 SLEEPS = "touch begun; sleep 48; echo over"
 GIVES_UP = 300
 """Seconds after which every agent has given up a provider that is down."""
+FAST = ("claude", "codex")
+"""Those whose turns take a second or two; a row of another takes up to two minutes."""
+
+
+def normally(*names: str) -> pytest.MarkDecorator:
+    """A row of all agents; those that are not named are left to the soak."""
+    return pytest.mark.parametrize(
+        "rig",
+        [
+            pytest.param(rig, id=name, marks=() if name in names else pytest.mark.soak)
+            for name, rig in RIGS.items()
+        ],
+    )
 
 
 @dataclass
@@ -60,22 +75,114 @@ class Stand:
         await eventually((self.bench.workspace / "begun").exists, True, 120)
 
 
-@pytest.fixture(params=list(RIGS.values()), ids=list(RIGS))
-async def stand(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stand]:
-    rig: Rig = request.param
+@asynccontextmanager
+async def standing(rig: Rig, root: Path) -> AsyncIterator[Stand]:
     path = path_with(rig.agent)
     async with scripted_endpoint(talk(DONE)) as endpoint:
         bench = Bench(
-            tmp_path, load_agent(agent_file(rig.agent)), path=path, secrets=rig.secrets,
+            root, load_agent(agent_file(rig.agent)), path=path, secrets=rig.secrets,
             env=rig.environment(endpoint.url), boot={"instructions": "Always answer in haiku."},
         )  # fmt: skip
         yield Stand(rig, endpoint, bench)
+
+
+async def work_for_one_that_is_down(stand: Stand) -> Finished:
+    stand.says(Fails(500, "broken"))
+    return await stand.bench.attempt("go", seconds=GIVES_UP)
+
+
+async def work_for_one_out_of_reach(stand: Stand) -> Finished:
+    stand.bench.env = stand.rig.environment("http://127.0.0.1:9")
+    stand.bench.agent = replace(stand.bench.agent, inactivity=stand.rig.patience)
+    return await stand.bench.attempt("go", seconds=GIVES_UP)
+
+
+async def work_for_one_that_stalls(stand: Stand) -> Finished:
+    stand.says(Stalls("It begins and"))
+    stand.bench.agent = replace(stand.bench.agent, inactivity=stand.rig.patience)
+    return await stand.bench.attempt("go", seconds=GIVES_UP)
+
+
+async def work_past_the_deadline(stand: Stand) -> Finished:
+    """The provider hangs, too, for those whose tool goes on in the background."""
+    stand.says(stand.rig.shell(SLEEPS), Hangs())
+    return await stand.bench.attempt("wait", seconds=stand.rig.patience)
+
+
+Work = Callable[[Stand], Awaitable[Finished]]
+MOSTLY_WAITS: tuple[Work, ...] = (
+    work_for_one_that_is_down,
+    work_for_one_out_of_reach,
+    work_for_one_that_stalls,
+    work_past_the_deadline,
+)
+
+
+@dataclass
+class Ended:
+    """How such work ended."""
+
+    stand: Stand
+    done: Finished
+    left: list[int]
+    """The processes that were there when it had."""
+    took: float
+
+
+@dataclass
+class Waiting:
+    """The work that mostly waits: a fast agent does all of it at once, when the first of it is asked for."""
+
+    roots: pytest.TempPathFactory
+    ended: dict[tuple[str, Work], Ended] = field(default_factory=dict)
+
+    async def of(self, rig: Rig, work: Work) -> Ended:
+        """How it ended."""
+        if (rig.agent, work) not in self.ended:
+            async with asyncio.TaskGroup() as group:
+                for each in MOSTLY_WAITS if rig.agent in FAST else (work,):
+                    group.create_task(self._do(rig, each))
+        return self.ended[rig.agent, work]
+
+    async def _do(self, rig: Rig, work: Work) -> None:
+        began = time.monotonic()
+        async with standing(rig, self.roots.mktemp(rig.agent)) as stand:
+            done = await work(stand)
+            left = marked(stand.bench.run)
+        self.ended[rig.agent, work] = Ended(stand, done, left, time.monotonic() - began)
+
+
+Waited = Callable[[Work], Awaitable[Ended]]
+
+
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Waiting:
+    return Waiting(tmp_path_factory)
+
+
+@pytest.fixture
+def waited(rig: Rig, waiting: Waiting, record_property: Callable[[str, object], None]) -> Waited:
+    """Does such work, or knows how it ended beside the other."""
+
+    async def wait(work: Work) -> Ended:
+        end = await waiting.of(rig, work)
+        record_property("seconds", end.took)
+        return end
+
+    return wait
+
+
+@pytest.fixture
+async def stand(rig: Rig, tmp_path: Path) -> AsyncIterator[Stand]:
+    async with standing(rig, tmp_path) as made:
+        yield made
 
 
 def why(done: Finished) -> str:
     return f"{done.state}: {done.end.reason}: {done.end.detail} {done.end.text[-500:]}"
 
 
+@normally(*RIGS)
 async def test_a_turn_calls_a_tool_and_the_next_one_remembers_it(stand: Stand) -> None:
     """R21, R26."""
     stand.says(stand.rig.shell("echo made > file"), DONE)
@@ -99,7 +206,7 @@ async def test_a_turn_calls_a_tool_and_the_next_one_remembers_it(stand: Stand) -
     assert first.end.usage.input_tokens
 
 
-@pytest.mark.soak
+@normally(*FAST)
 async def test_a_third_turn_remembers_and_its_tokens_are_its_own(stand: Stand) -> None:
     """R21, R26."""
     session = None
@@ -115,7 +222,7 @@ async def test_a_third_turn_remembers_and_its_tokens_are_its_own(stand: Stand) -
     assert used[2] < used[0] + used[1]
 
 
-@pytest.mark.soak
+@normally(*FAST)
 async def test_a_hostile_result_is_read_whole(stand: Stand) -> None:
     """R22."""
     summary = 'He said "done" \\ and </result> <result>{}</result> 🎉\nnext line'
@@ -130,7 +237,7 @@ async def test_a_hostile_result_is_read_whole(stand: Stand) -> None:
     assert done.end.verdict.data == {"more": "<result>no</r>"}
 
 
-@pytest.mark.soak
+@normally(*FAST)
 async def test_an_answer_without_a_result_is_repaired_in_its_conversation(stand: Stand) -> None:
     """R22."""
     stand.says(Says("All done, I think."), Says(result(summary="repaired")))
@@ -142,7 +249,7 @@ async def test_an_answer_without_a_result_is_repaired_in_its_conversation(stand:
     assert "There is no <result> block." in stand.asked[-1].said
 
 
-@pytest.mark.soak
+@normally(*FAST)
 async def test_no_result_when_asked_again_is_a_failure_that_keeps_the_text(stand: Stand) -> None:
     """R22, R23."""
     stand.says(Says("All done, I think."))
@@ -153,7 +260,7 @@ async def test_no_result_when_asked_again_is_a_failure_that_keeps_the_text(stand
     assert "All done, I think." in done.end.text
 
 
-@pytest.mark.soak
+@normally(*FAST)
 async def test_a_bad_key_is_named(stand: Stand) -> None:
     """R24."""
     google = stand.rig.agent == "gemini"
@@ -165,7 +272,7 @@ async def test_a_bad_key_is_named(stand: Stand) -> None:
     assert done.end.usage is None
 
 
-@pytest.mark.soak
+@normally(*FAST)
 async def test_a_provider_that_was_asked_too_fast_is_asked_again(stand: Stand) -> None:
     """R24: what does not try again by itself says why it stopped, and goes on later."""
     stand.says(Fails(429, "slow down"), DONE)
@@ -178,45 +285,37 @@ async def test_a_provider_that_was_asked_too_fast_is_asked_again(stand: Stand) -
     assert done.state == "succeeded", why(done)
 
 
-@pytest.mark.soak
-async def test_a_provider_that_is_down_is_given_up(stand: Stand) -> None:
+@normally(*FAST)
+async def test_a_provider_that_is_down_is_given_up(waited: Waited) -> None:
     """R24, R25."""
-    stand.says(Fails(500, "broken"))
+    end = await waited(work_for_one_that_is_down)
 
-    done = await stand.bench.attempt("go", seconds=GIVES_UP)
-
-    assert done.state == "failed", why(done)
-    assert done.end.reason in ("provider-error", "overloaded")
-    assert marked(stand.bench.run) == []
+    assert end.done.state == "failed", why(end.done)
+    assert end.done.end.reason in ("provider-error", "overloaded")
+    assert end.left == []
 
 
-@pytest.mark.soak
-async def test_a_provider_that_cannot_be_reached_is_given_up(stand: Stand) -> None:
+@normally(*FAST)
+async def test_a_provider_that_cannot_be_reached_is_given_up(waited: Waited) -> None:
     """R24, R25: who tries for ever counts as hung, since tries are no sign of life."""
-    stand.bench.env = stand.rig.environment("http://127.0.0.1:9")
-    stand.bench.agent = replace(stand.bench.agent, inactivity=stand.rig.patience)
+    end = await waited(work_for_one_out_of_reach)
 
-    done = await stand.bench.attempt("go", seconds=GIVES_UP)
-
-    ended = (done.state, done.end.reason)
-    assert ended in {("failed", "provider-error"), ("timed-out", "inactive")}, why(done)
-    assert marked(stand.bench.run) == []
+    ended = (end.done.state, end.done.end.reason)
+    assert ended in {("failed", "provider-error"), ("timed-out", "inactive")}, why(end.done)
+    assert end.left == []
 
 
-@pytest.mark.soak
-async def test_an_answer_that_stalls_counts_as_hung(stand: Stand) -> None:
+@normally(*FAST)
+async def test_an_answer_that_stalls_counts_as_hung(waited: Waited) -> None:
     """R25."""
-    stand.says(Stalls("It begins and"))
-    stand.bench.agent = replace(stand.bench.agent, inactivity=stand.rig.patience)
+    end = await waited(work_for_one_that_stalls)
 
-    done = await stand.bench.attempt("go", seconds=GIVES_UP)
-
-    assert (done.state, done.end.reason) == ("timed-out", "inactive"), why(done)
-    assert stand.asked
-    assert marked(stand.bench.run) == []
+    assert (end.done.state, end.done.end.reason) == ("timed-out", "inactive"), why(end.done)
+    assert end.stand.asked
+    assert end.left == []
 
 
-@pytest.mark.soak
+@normally(*FAST)
 async def test_a_cancel_in_a_tool_leaves_no_process_and_the_conversation_goes_on(
     stand: Stand,
 ) -> None:
@@ -239,19 +338,17 @@ async def test_a_cancel_in_a_tool_leaves_no_process_and_the_conversation_goes_on
     assert "GREEN7" in stand.asked[-1].said
 
 
-@pytest.mark.soak
-async def test_a_deadline_in_a_tool_leaves_no_process(stand: Stand) -> None:
-    """R11, R25: the provider hangs, too, for those whose tool goes on in the background."""
-    stand.says(stand.rig.shell(SLEEPS), Hangs())
+@normally(*FAST)
+async def test_a_deadline_in_a_tool_leaves_no_process(waited: Waited) -> None:
+    """R11, R25."""
+    end = await waited(work_past_the_deadline)
 
-    done = await stand.bench.attempt("wait", seconds=stand.rig.patience)
-
-    assert (done.state, done.end.reason) == ("timed-out", "deadline"), why(done)
-    assert (stand.bench.workspace / "begun").exists()
-    assert marked(stand.bench.run) == []
+    assert (end.done.state, end.done.end.reason) == ("timed-out", "deadline"), why(end.done)
+    assert (end.stand.bench.workspace / "begun").exists()
+    assert end.left == []
 
 
-@pytest.mark.soak
+@normally(*FAST)
 async def test_a_prompt_of_half_a_megabyte_arrives(stand: Stand) -> None:
     long = "\n".join(f"line {number} of a long prompt" for number in range(17_000))
 
@@ -262,7 +359,7 @@ async def test_a_prompt_of_half_a_megabyte_arrives(stand: Stand) -> None:
     assert len(stand.asked[0].said) > len(long)
 
 
-@pytest.mark.soak
+@normally(*FAST)
 async def test_an_unknown_conversation_begins_anew(stand: Stand) -> None:
     """R21."""
     lost = "ses_00000000000000000000000000" if stand.rig.agent == "opencode" else f"{0:08}-0000-4000-8000-{0:012}"  # fmt: skip

@@ -38,7 +38,7 @@ class Rig:
     """Of the URL."""
     env: Mapping[str, str] = field(default_factory=dict)
     patience: float = 30.0
-    """Seconds in which it has surely begun to work, on a busy machine, too."""
+    """Seconds in which it has surely asked its model and begun to work, on a busy machine, too."""
     waits_out_429: bool = True
     """Whether it tries again by itself when it was too fast."""
 
@@ -59,10 +59,10 @@ class Rig:
 RIGS = {
     rig.agent: rig
     for rig in (
-        Rig("claude", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "Bash"),
+        Rig("claude", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "Bash", patience=15.0),
         Rig("factory", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "Execute", {"summary": "do it"}),
         Rig("codex", "OPENAI_BASE_URL", "OPENAI_API_KEY", "exec_command", command="cmd", path="/v1",
-            env={"OPENAI_MODEL": "gpt-5.5"}, waits_out_429=False),
+            env={"OPENAI_MODEL": "gpt-5.5"}, patience=15.0, waits_out_429=False),
         Rig("gemini", "GOOGLE_GEMINI_BASE_URL", "GEMINI_API_KEY", "run_shell_command"),
         Rig("opencode", "OPENAI_BASE_URL", "OPENAI_API_KEY", "bash", {"description": "do it"}, path="/v1",
             env={"OPENAI_MODEL": "scripted"}, patience=90.0),

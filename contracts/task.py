@@ -9,7 +9,9 @@ from contracts.events import Owed, TaskEnd, TaskState
 from contracts.ids import Instant, TaskId, Token, WorkerId
 from contracts.repository import RepositorySource
 
-Seconds = Annotated[float, Meta(gt=0, le=604_800)]
+LONGEST_TIMEOUT = 604_800
+"""Seconds: a week."""
+Seconds = Annotated[float, Meta(gt=0, le=LONGEST_TIMEOUT)]
 """More than none, and a week at most."""
 
 DEFAULT_TIMEOUT = 1800.0

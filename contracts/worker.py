@@ -214,6 +214,9 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     image: str | None = None
     user_key: str | None = None
     """Public key of its bus user; what a renewal of its credential is made for."""
+    credential_until: Instant | None = None
+    """When the longest credential that was ever made for that user expires: what takes it back has to stand until
+    then."""
     task: TaskId | None = None
     """The task in flight."""
     reason: str | None = None

@@ -183,7 +183,7 @@ async def _serve(
         others = [
             group.create_task(obey(bus, place, state, listening), name="control"),
             group.create_task(beating, name="heartbeat"),
-            group.create_task(keep_valid(bus, place, reports.boot), name="credential"),
+            group.create_task(keep_valid(bus, place, reports.boot, state.cover), name="credential"),
             group.create_task(_closed(bus), name="closed"),
         ]
         with _sigterm_drains(state, grace=boot.drain_grace):

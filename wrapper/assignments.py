@@ -76,6 +76,8 @@ class Assignments:
             return
         seconds = work.timeout if answer.seconds_left is None else answer.seconds_left
         log.info("run.started", seconds_left=seconds)
+        deadline = answer.deadline_at
+        self._state.cover.ask(deadline.timestamp() if deadline else time.time() + seconds)
         attempt = Attempt(
             self._place,
             work,

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import os
 import re
 import time
@@ -17,6 +18,7 @@ from contracts.bus import Bus
 from contracts.errors import BusUnavailable, InvalidMessage
 from contracts.ids import WorkerId
 from wrapper.boot import Place, credential_parts
+from wrapper.state import Cover
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +26,9 @@ RENEW_AT = 2 / 3
 """Share of its life after which a credential is renewed."""
 AGAIN_AFTER = 5.0
 """Seconds until the next try when there was no answer."""
+
+COVERED = 600.0
+"""Seconds past its task's deadline that a worker's credential should last."""
 
 _JWT = re.compile(r"(-----BEGIN NATS USER JWT-----\s+)(\S+)(\s+-+END NATS USER JWT-+)")
 
@@ -61,31 +66,55 @@ def with_jwt(creds: str, jwt: str) -> str:
     return _JWT.sub(lambda match: f"{match[1]}{jwt}{match[3]}", creds)
 
 
-async def keep_valid(bus: Bus, place: Place, boot: str) -> None:
-    """Renew the credential for as long as the process lives; returns at once when it does not expire."""
+async def keep_valid(bus: Bus, place: Place, boot: str, cover: Cover) -> None:
+    """Renew the credential for as long as the process lives; returns at once when it does not expire.
+
+    A task that is started has it renewed early, if need be: if the crew is away from then on, for longer than
+    credentials last, the worker can still come back with its end. The connection is made anew late, when the one
+    it was made with is about to expire.
+    """
     file = place.creds
-    while file is not None and (life := life_of(_read(file))) is not None:
-        await asyncio.sleep(max(0.0, life.renew_at - time.time()))
-        if not await _renew(bus, place, file, boot):
-            await asyncio.sleep(min(AGAIN_AFTER, max(0.5, (life.ends - life.begins) / 20)))
+    if file is None or (used := life_of(_read(file))) is None:
+        return
+    held = used
+    while True:
+        cover.asked.clear()
+        due = time.time() >= used.renew_at
+        until = cover.until
+        wanted = held.ends < until + COVERED
+        renewed = await _renew(bus, place, file, boot) if due or wanted else None
+        if renewed is not None:
+            held = renewed
+            if cover.until == until:  # it lasts as long as one may
+                cover.until = 0.0
+        if due and held is not used:
+            await bus.renewed_credentials()
+            used = held
+        if renewed is None and (due or wanted):
+            rest = min(AGAIN_AFTER, max(0.5, (held.ends - held.begins) / 20))
+        else:
+            rest = used.renew_at - time.time()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, rest)):
+                await cover.asked.wait()
 
 
-async def _renew(bus: Bus, place: Place, file: Path, boot: str) -> bool:
+async def _renew(bus: Bus, place: Place, file: Path, boot: str) -> Life | None:
+    """Have a new JWT in the file; None when there was none to be had."""
     subject = bus.subjects.ask(WorkerId(place.boot.worker), "credential")
     try:
         answer = await bus.ask(subject, RenewCredential(boot=boot), CredentialAnswer)
     except (BusUnavailable, InvalidMessage) as error:
         log.warning("credential.not_renewed", error=str(error))
-        return False
+        return None
     creds = with_jwt(_read(file), answer.jwt)
-    if not answer.jwt or life_of(creds) is None:
+    if not answer.jwt or (life := life_of(creds)) is None:
         log.warning("credential.not_renewed", error=answer.reason or "the answer holds no JWT")
-        return False
+        return None
     place.secrets.add(*credential_parts(creds))
     _replace(file, creds)
-    await bus.renewed_credentials()
-    log.info("credential.renewed")
-    return True
+    log.info("credential.renewed", until=life.ends)
+    return life
 
 
 def _read(file: Path) -> str:

@@ -91,8 +91,9 @@ async def run(settings: ManagerSettings) -> None:
         ) as bus:
             await apply_topology(bus)
             credentials = Credentials(
-                bus, identity, identity.minter(VERBS), owner=f"{settings.node}-{identity.crew}"
-            )
+                bus, identity, identity.minter(VERBS),
+                owner=f"{settings.node}-{identity.crew}", life=settings.credential_life,
+            )  # fmt: skip
             await credentials.push()
             catalog = Catalog.load(*settings.data)
             await _work(settings, bus, credentials, catalog, identity.crew)

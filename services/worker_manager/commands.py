@@ -203,7 +203,7 @@ class Commands:
             if held is None or held.value.state != "failed" or held.value.user_key is None:
                 return held
             if time.monotonic() > give_up:
-                await self._credentials.revoke(held.value.user_key)
+                await self._credentials.revoke(held.value)
                 return held
             await asyncio.sleep(0.05)
 

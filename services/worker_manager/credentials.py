@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -17,9 +17,9 @@ from contracts.ids import WorkerId, nonce
 from contracts.topology import LEASE, REVOKED, SECRET
 from contracts.worker import PutSecret, WorkerRecord
 from services.kit.identity.claims import creds_text
-from services.kit.identity.revocations import push_account, still_needed
+from services.kit.identity.revocations import Revoked, push_account, still_needed
 from services.kit.identity.store import Identity
-from services.kit.identity.workers import WorkerMinter, new_user
+from services.kit.identity.workers import LIFE, MARGIN, WorkerMinter, new_user
 
 log = structlog.get_logger()
 
@@ -36,11 +36,15 @@ class Kept(Struct, frozen=True, kw_only=True):
     value: str
 
 
-class Revoked(Struct, frozen=True, kw_only=True):
-    """A user key that is to be kept out of all that was issued until then."""
+@dataclass(frozen=True, kw_only=True)
+class Issued:
+    """What a new unit of a worker speaks with, and where it listens."""
 
-    at: int
-    """Unix time in seconds."""
+    user_key: str
+    creds: str = field(repr=False)
+    ctl: str = field(repr=False)
+    until: datetime
+    """When it expires."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +67,15 @@ class Credentials:
         minter: WorkerMinter,
         *,
         owner: str,
+        life: float = LIFE,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`life` is how many seconds a credential lasts whose worker has nothing to do."""
         self._bus = bus
         self._identity = identity
         self._minter = minter
         self._owner = owner
+        self._life = life
         self._clock = clock
         self._kept = bus.bucket(SECRET, Kept)
         self._revoked = bus.bucket(REVOKED, Revoked)
@@ -118,7 +125,7 @@ class Credentials:
     async def expired(self) -> list[Entry]:
         """Revocations that keep nobody out any more, since what they revoked has expired by itself."""
         entries = await self._revoked.list()
-        needed = still_needed({key: held.value.at for key, held in entries.items()}, self._clock())
+        needed = still_needed({key: held.value for key, held in entries.items()}, self._clock())
         return [
             Entry(key=key, revision=held.revision, at=held.at)
             for key, held in entries.items()
@@ -135,30 +142,50 @@ class Credentials:
 
     # -- credentials ------------------------------------------------------------------------------
 
-    async def issue(self, worker: WorkerRecord) -> tuple[str, str, str]:
-        """A new user for a worker: its public key, its credentials file, its control nonce."""
+    async def issue(self, worker: WorkerRecord) -> Issued:
+        """A new user for a worker."""
         user, ctl = new_user(), nonce()
         await self._kept.put(f"ctl.{worker.name}", Kept(value=ctl))
-        credential = self._minter.mint(worker.name, user.public, worker.spec.allowed_commands, ctl)
-        return user.public, creds_text(credential.jwt, user.seed), ctl
+        verbs = worker.spec.allowed_commands
+        credential = self._minter.mint(worker.name, user.public, verbs, ctl, self._life)
+        creds = creds_text(credential.jwt, user.seed)
+        until = datetime.fromtimestamp(credential.expires_at, UTC)
+        return Issued(user_key=user.public, creds=creds, ctl=ctl, until=until)
 
-    async def renew(self, worker: WorkerRecord) -> CredentialAnswer:
-        """A new JWT for the key the worker has; the key comes from the record, never from the worker."""
+    def reach(self, deadline: datetime | None) -> datetime:
+        """Until when a credential made now may last: through an outage that ends after the deadline of what its
+        worker does, if that is not too long after."""
+        until = self._clock() + self._life
+        if deadline is not None:
+            until = max(until, deadline.timestamp() + MARGIN)
+        return datetime.fromtimestamp(int(until), UTC)
+
+    async def renew(self, worker: WorkerRecord, until: datetime) -> CredentialAnswer:
+        """A new JWT for the key the worker has; the key comes from the record, never from the worker. The record
+        must know of `until` before this is called."""
         ctl = await self.nonce(worker.name)
-        if worker.ended or worker.desired == "stopped" or worker.user_key is None or ctl is None:
+        if not renewable(worker) or worker.user_key is None or ctl is None:
             return CredentialAnswer(reason=f"worker {worker.name} is {worker.state}")
         credential = self._minter.mint(
-            worker.name, worker.user_key, worker.spec.allowed_commands, ctl
-        )
+            worker.name, worker.user_key, worker.spec.allowed_commands, ctl,
+            until.timestamp() - self._clock(),
+        )  # fmt: skip
         return CredentialAnswer(jwt=credential.jwt, expires_at=credential.expires_at)
 
-    async def revoke(self, user_key: str) -> None:
-        """Keep a user out, for good. Returns when the servers know it.
+    async def revoke(self, worker: WorkerRecord) -> None:
+        """Keep a worker's user out, for good, if it has one. Returns when the servers know it.
 
         Raises:
             BusUnavailable: they do not; the entry stands and is pushed with the next one.
         """
-        await self._revoked.put(user_key, Revoked(at=int(self._clock()) + 1))
+        if worker.user_key is None:
+            return
+        now = self._clock()
+        # one that is being renewed at this moment, or was made before the record knew how long it lasts
+        until = now + max(self._life, LIFE)
+        if worker.credential_until is not None:
+            until = max(until, worker.credential_until.timestamp())
+        await self._revoked.put(worker.user_key, Revoked(at=int(now) + 1, until=int(until) + 1))
         await self.push()
 
     async def push(self) -> None:
@@ -180,7 +207,7 @@ class Credentials:
     async def _push(self) -> None:
         lease = Lease(self._bus, LEASE, PUSH_LEASE, f"{self._owner}-{nonce()}", PUSH_TTL)
         async with lease.waited_for(0.1):
-            entries = {key: held.value.at for key, held in (await self._revoked.list()).items()}
+            entries = {key: held.value for key, held in (await self._revoked.list()).items()}
             needed = still_needed(entries, self._clock())
             for key in entries.keys() - needed.keys():
                 await self._revoked.delete(key)
@@ -195,6 +222,12 @@ class Credentials:
         url = self._bus.url
         async with connect(url, name="jetcrew-system", creds=creds, patience=10) as system:
             yield system
+
+
+def renewable(worker: WorkerRecord) -> bool:
+    """Whether a worker's credential may be renewed: not once it is about to be taken back."""
+    over = worker.ended or worker.state == "stopping" or worker.desired == "stopped"
+    return not over and not worker.fenced
 
 
 def _secret_key(worker: str | None, name: str) -> str:

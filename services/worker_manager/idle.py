@@ -75,8 +75,10 @@ class Rest:
 
 
 BREATH_EVERY = 240.0
-"""Seconds that a worker is frozen at a stretch. Its credential lives for fifteen minutes and is renewed by the
-wrapper in the last five of them, for which that has to run: this is less than five."""
+"""Seconds that a worker is frozen at a stretch, at most."""
+BREATHS = 4 / 15
+"""The same as a share of its credential's life, in the last third of which the wrapper renews it, for which that has
+to run."""
 BREATH = 5.0
 """Seconds that it then runs."""
 
@@ -87,18 +89,20 @@ class Breath:
     Whoever finds a worker frozen does not know for how long: then a breath is due at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, credential_life: float) -> None:
+        """`credential_life` in seconds."""
+        self._every = min(BREATH_EVERY, credential_life * BREATHS)
         self._next = time.monotonic()
 
     def frozen(self) -> None:
         """It is frozen now, and ran until now."""
-        self._next = time.monotonic() + BREATH_EVERY
+        self._next = time.monotonic() + self._every
 
     def due(self) -> bool:
         """Whether it should run now."""
         now = time.monotonic()
         if now >= self._next + BREATH:
-            self._next = now + BREATH_EVERY
+            self._next = now + self._every
         return now >= self._next
 
     def left(self) -> float:

@@ -30,7 +30,7 @@ class Idling:
         self._crew = around.crew
         self._rest = rest
         self._wake = wake
-        self._breath = Breath()
+        self._breath = Breath(around.settings.credential_life)
 
     async def serve(self, record: WorkerRecord, runtime: Runtime) -> None:
         """A ready worker."""

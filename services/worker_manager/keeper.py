@@ -327,8 +327,7 @@ class Keeper:
         self, record: WorkerRecord, why: str, *, keep_volumes: bool, seen: Look | None = None
     ) -> dict[str, Any]:
         """Fence, keep the evidence, remove, and see that it is gone; where the evidence is."""
-        if record.user_key is not None:
-            await self._around.credentials.revoke(record.user_key)
+        await self._around.credentials.revoke(record)
         state: TaskState = "cancelled" if record.state == "stopping" else "failed"
         if record.task is not None:
             reason = "worker-deleted" if state == "cancelled" else "worker-failed"

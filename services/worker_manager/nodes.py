@@ -223,16 +223,15 @@ class Overseer:
             held = await self._crew.workers.get(worker.name)
             if held is None or held.value.state != "lost" or not held.value.fenced:
                 return  # it is back
-        if worker.user_key is not None:
-            await self._around.credentials.revoke(worker.user_key)
+            fenced = held.value
+        await self._around.credentials.revoke(fenced)
         await self._crew.end(task.id, state, end, attempt=task.attempt)
         log.warning("attempt.given_up", worker=worker.name, task=task.id, attempt=task.attempt)
 
     async def _stop(self, worker: WorkerRecord) -> None:
         """Let a deleted worker of a node that is gone be over; the node clears away what it finds of it."""
         bus, name, why = self._crew.bus, worker.name, f"node {worker.node} is gone"
-        if worker.user_key is not None:
-            await self._around.credentials.revoke(worker.user_key)
+        await self._around.credentials.revoke(worker)
         if worker.task is not None:
             end = TaskEnd(reason="worker-deleted", detail=why)
             await self._crew.end(worker.task, "cancelled", end)

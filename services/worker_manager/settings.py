@@ -122,6 +122,9 @@ class ManagerSettings(ProcessSettings):
     """Seconds that a unit has to end by itself when it is stopped."""
     bus_grace: PositiveFloat = 120
     """Seconds without a bus after which an idle wrapper ends by itself."""
+    credential_life: Annotated[float, Field(ge=2, le=86_400)] = 900
+    """Seconds that a worker's bus credential lasts; it is renewed in time, and through its task's deadline where
+    that is later."""
     max_restarts: PositiveInt = 3
     """Units of one worker that may end in a row, no task started in between, before it is given up."""
     node_ttl: Annotated[float, Field(ge=2)] = 15

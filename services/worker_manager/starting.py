@@ -1,7 +1,5 @@
 """Before a worker's unit starts: what it needs on the bus, and what it is told."""
 
-from dataclasses import dataclass
-
 from msgspec.structs import replace
 
 from contracts.asks import Boot
@@ -9,6 +7,7 @@ from contracts.bus import apply_consumer
 from contracts.codec import encode
 from contracts.errors import NotThere
 from contracts.worker import WorkerRecord
+from services.worker_manager.credentials import Issued
 from services.worker_manager.engine_door.policy import environment
 from services.worker_manager.runtimes import Runtime, UnitSpec
 from services.worker_manager.surroundings import Surroundings
@@ -16,17 +15,6 @@ from services.worker_manager.waits import together
 
 HEARTBEAT = 5.0
 """Seconds between two heartbeats, unless silence is to be noticed sooner than that allows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Issued:
-    """What a worker speaks with, and where it listens."""
-
-    creds: str
-    ctl: str
-
-    def __repr__(self) -> str:
-        return "Issued(…)"
 
 
 async def prepare(around: Surroundings, record: WorkerRecord, runtime: Runtime) -> Issued | None:
@@ -54,16 +42,20 @@ async def prepare(around: Surroundings, record: WorkerRecord, runtime: Runtime) 
 
     async def credential() -> None:
         nonlocal issued
-        if record.user_key is not None:
-            await around.credentials.revoke(record.user_key)
-        user_key, creds, ctl = await around.credentials.issue(record)
+        await around.credentials.revoke(record)
+        made = await around.credentials.issue(record)
 
         def begin(record: WorkerRecord) -> WorkerRecord | None:
-            new = replace(record, user_key=user_key, units=record.units + 1)
+            new = replace(
+                record,
+                user_key=made.user_key,
+                credential_until=made.until,
+                units=record.units + 1,
+            )
             return new if record.state == "starting" else None
 
         if await crew.workers.change(name, begin) is not None:
-            issued = Issued(creds=creds, ctl=ctl)
+            issued = made
 
     await together(way(), queue(), emptied(), credential())
     return issued

@@ -1,8 +1,10 @@
 """Workers' reports and questions: claims, checked against the records before they count."""
 
 import time
+from datetime import datetime
 
 import structlog
+from msgspec.structs import replace
 
 from contracts.asks import CredentialAnswer, RenewCredential, StartAnswer, StartTask
 from contracts.bus import Delivery, Message
@@ -23,7 +25,7 @@ from contracts.reports import (
 from contracts.task import TaskRecord
 from contracts.worker import WorkerRecord
 from services.worker_manager import moves
-from services.worker_manager.credentials import Credentials
+from services.worker_manager.credentials import Credentials, renewable
 from services.worker_manager.crew import Crew
 
 log = structlog.get_logger()
@@ -179,7 +181,25 @@ class Testimony:
         held = await self._crew.workers.get(worker)
         if held is None:
             return CredentialAnswer(reason=f"there is no worker {worker}")
-        return await self._credentials.renew(held.value)
+        user = held.value.user_key
+        until = self._credentials.reach(await self._deadline(held.value))
+
+        def step(record: WorkerRecord) -> WorkerRecord | None:
+            if record.user_key != user or not renewable(record):
+                return None
+            return replace(record, credential_until=max(record.credential_until or until, until))
+
+        # first, since whoever takes it back has to know for how long
+        if (record := await self._crew.workers.change(worker, step)) is None:
+            return CredentialAnswer(reason=f"worker {worker} is {held.value.state}")
+        return await self._credentials.renew(record, until)
+
+    async def _deadline(self, worker: WorkerRecord) -> datetime | None:
+        """Of the task that runs at a worker."""
+        held = await self._crew.tasks.get(worker.task) if worker.task is not None else None
+        if held is None or held.value.state != "running" or held.value.worker != worker.name:
+            return None
+        return held.value.deadline_at
 
     async def beat(self, message: Message) -> None:
         """A heartbeat."""

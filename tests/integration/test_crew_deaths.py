@@ -3,15 +3,21 @@
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from contracts.errors import BusUnavailable, QueueFull
 from contracts.task import TaskRecord
+from contracts.topology import REVOKED
+from services.kit.identity.revocations import Revoked
+from services.kit.identity.workers import MARGIN
 from tests.support.crew import RunningCrew, running_crew
+from tests.support.raw_nats import control_plane, lets_in
 from tests.support.waiting import eventually
 
 ENDS = {"succeeded", "failed", "cancelled", "timed-out", "input-required", "refused"}
@@ -98,6 +104,49 @@ async def test_a_killed_server_delays_a_task_and_changes_nothing_else(
     assert await kinds_of(crew, "t-1") == ["queued", "started", "succeeded"]
     assert second.end is not None
     assert second.end.text.split() == ["done"]
+
+
+@pytest.mark.soak
+async def test_an_outage_longer_than_credentials_live_costs_no_end(tmp_path: Path) -> None:
+    """R27: the credential lasts through the task's deadline, and is taken back for as long when it is deleted."""
+    life = 8.0
+    async with running_crew(tmp_path, JETCREW_CREDENTIAL_LIFE=f"{life:g}") as crew:
+        await crew.create("ada")
+        begun, may, script = gate(tmp_path)
+        await crew.submit("ada", script, task="t-1", timeout=300)
+        task = await crew.running("t-1", begun)
+        assert task.deadline_at is not None
+        most = (task.deadline_at + timedelta(seconds=MARGIN)).replace(microsecond=0)
+        await eventually(lambda: until(crew, most), True, 30)
+        away = time.time()
+
+        await crew.kill_manager()
+        await crew.server.kill()
+        may.touch()
+        await eventually(lambda: time.time() > away + life + 1, True, 30)
+        await crew.server.start_again()
+        await crew.start_manager()
+        first = await crew.ended("t-1")
+        assert first.end is not None
+        assert (first.state, first.end.told_by) == ("succeeded", "wrapper")
+        assert await kinds_of(crew, "t-1") == ["queued", "started", "succeeded"]
+
+        [creds] = crew.server.state.workers.glob("ada/**/worker.creds")
+        kept = tmp_path / "kept.creds"
+        kept.write_bytes(creds.read_bytes())
+        assert await lets_in(crew.server, kept)
+        await crew.ask("worker.delete", {"name": "ada"})
+        await crew.until("ada", "stopped")
+        assert not await lets_in(crew.server, kept)
+        async with control_plane(crew.server, "manager") as bus:
+            [held] = (await bus.bucket(REVOKED, Revoked).list()).values()
+        assert held.value.until >= most.timestamp() - 1
+
+
+async def until(crew: RunningCrew, at: datetime) -> bool:
+    """Whether the longest of ada's credentials expires then."""
+    record = await crew.worker("ada")
+    return record is not None and record.credential_until == at
 
 
 async def test_manager_and_wrapper_killed_together_leave_one_failure(

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from contracts.bus import Bus, Message
 from contracts.errors import BusUnavailable, ConfigurationInvalid
 from contracts.ids import WorkerId
-from contracts.topology import Topology
-from services.kit.identity.revocations import push_account
+from contracts.topology import REVOKED, Topology
+from contracts.worker import CreateWorker, WorkerRecord
+from services.kit.identity.revocations import Revoked, push_account
 from services.kit.identity.store import create_identity
 from services.kit.identity.workers import new_user
 from services.worker_manager.credentials import Credentials
@@ -32,6 +34,14 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 async def system(server: Server) -> AsyncIterator[Bus]:
     async with control_plane(server, "system") as bus:
         yield bus
+
+
+def record_of(user: str, until: datetime | None = None) -> WorkerRecord:
+    at = datetime.now(UTC)
+    return WorkerRecord(
+        name=ADA, state="stopping", desired="stopped", spec=CreateWorker(name="ada", agent="shell"),
+        requested_at=at, changed_at=at, user_key=user, credential_until=until,
+    )  # fmt: skip
 
 
 async def revoke(server: Server, system: Bus, *users: str) -> None:
@@ -131,8 +141,31 @@ async def test_those_who_revoke_at_once_share_a_push_and_all_are_kept_out(tmp_pa
         others = [new_user().public for _ in range(48)]
         async with system.serve("$SYS.REQ.CLAIMS.UPDATE", pushed), asyncio.TaskGroup() as group:
             for user in (ada.user.public, *others, bob.user.public):
-                group.create_task(credentials.revoke(user))
+                group.create_task(credentials.revoke(record_of(user)))
 
         assert not await lets_in(server, ada.creds)
         assert not await lets_in(server, bob.creds)
         assert 1 <= pushes <= 5
+
+
+async def test_a_revocation_stands_for_as_long_as_the_longest_credential(tmp_path: Path) -> None:
+    """A worker whose task had a day has a credential of a day, however long others live."""
+    async with (
+        running_server(tmp_path, applied=True) as server,
+        control_plane(server, "manager") as bus,
+        raw_worker(server, ADA, ttl=86_400) as ada,
+    ):
+        now = time.time()
+        until = datetime.now(UTC) + timedelta(days=1)
+        minter = server.identity.minter(())
+        await Credentials(bus, server.identity, minter, owner="here").revoke(
+            record_of(ada.user.public, until)
+        )
+        for later in (3 * 3600, 86_400 + 3600):
+            clock = lambda later=later: now + later  # noqa: E731
+            cleaner = Credentials(bus, server.identity, minter, owner="cleaner", clock=clock)
+            await cleaner.push()
+            held = await bus.bucket(REVOKED, Revoked).get(ada.user.public)
+
+            assert (held is not None) is (later < 86_400)
+            assert await lets_in(server, ada.creds) is (later > 86_400)

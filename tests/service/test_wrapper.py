@@ -6,17 +6,19 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from contracts.asks import CancelRun, Drain, StartAnswer
+from contracts.asks import CancelRun, Drain, StartAnswer, StartTask
 from contracts.bus import Bus, apply_topology
 from contracts.events import Verdict
 from contracts.ids import WorkerId
 from contracts.reports import Finished, NotReady, Progress, Ready, SessionSeen
+from services.kit.identity.workers import MARGIN
 from services.worker_manager.forwarder import Forwarders
 from tests.support.raw_nats import control_plane
 from tests.support.servers import Server, running_server
@@ -270,6 +272,36 @@ async def test_its_credential_is_renewed_in_mid_task_and_no_secret_leaves(
     for secret in (canary, worker.user.seed):
         assert secret not in output + reports + worker.log
     assert "[redacted]" in done.end.text
+
+
+async def test_its_credential_is_renewed_at_once_for_a_deadline_that_it_does_not_last_for(
+    ada: Worker,
+) -> None:
+    """Once a task, and in the file only: whoever comes back after an outage shows that one."""
+    deadlines = {"t1": 60, "t2": 3600, "t3": 3500}
+
+    def answer(ask: StartTask) -> StartAnswer:
+        deadline = datetime.now(UTC) + timedelta(seconds=deadlines[ask.task])
+        return StartAnswer(go=True, deadline_at=deadline)
+
+    ada.answer = answer
+    await ada.assign("echo short", task="t1")
+    await ada.finished("t1")
+    await eventually(lambda: open_assignments(ada), False)
+    assert ada.renewals == 0
+
+    ada.credential_life = 3600 + MARGIN
+    await ada.assign("until [ -e go ]; do sleep 0.05; done", task="t2")
+    await eventually(lambda: ada.renewals, 1)
+    (ada.workspace / "go").touch()
+    await ada.finished("t2")
+    await eventually(lambda: open_assignments(ada), False)
+    await ada.assign("echo covered", task="t3")
+    await ada.finished("t3")
+
+    assert ada.renewals == 1
+    assert ada.jwt_in_use() == ada.issued[-1]
+    assert "reconnected" not in ada.log
 
 
 async def test_an_agent_that_is_not_there_is_reported_and_ends_the_wrapper(

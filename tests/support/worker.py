@@ -47,6 +47,8 @@ class Worker:
     asked: list[StartTask] = field(default_factory=list)
     answer: Callable[[StartTask], StartAnswer] = lambda _: StartAnswer(go=True)
     renewals: int = 0
+    issued: list[str] = field(default_factory=list)
+    """JWTs, oldest first."""
     beats: list[Heartbeat] = field(default_factory=list)
 
     @property
@@ -67,7 +69,13 @@ class Worker:
     def jwt(self) -> str:
         """A fresh one for its key."""
         minter = self.server.identity.minter(())
-        return minter.mint(self.name, self.user.public, (), self.nonce, self.credential_life).jwt
+        made = minter.mint(self.name, self.user.public, (), self.nonce, self.credential_life)
+        self.issued.append(made.jwt)
+        return made.jwt
+
+    def jwt_in_use(self) -> str:
+        """What the next connection would show."""
+        return (self.root / "cred" / "worker.creds").read_text().split("\n")[1]
 
     def deliver(self) -> Path:
         """Write its boot directory as a runtime does, `boot.json` last; returns it."""

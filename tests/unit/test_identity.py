@@ -11,9 +11,9 @@ from services.kit.identity.accounts import OUTSIDE
 from services.kit.identity.accounts import imports as imported
 from services.kit.identity.claims import read
 from services.kit.identity.keys import new_pair, pair_of
-from services.kit.identity.revocations import SLACK, still_needed
+from services.kit.identity.revocations import SLACK, Revoked, still_needed
 from services.kit.identity.walls import Outside, openings, permissions
-from services.kit.identity.workers import LIFE, WorkerMinter, new_user
+from services.kit.identity.workers import LIFE, LONGEST, WorkerMinter, new_user
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_a_nonce_that_would_match_others_is_refused(minter: WorkerMinter, given:
     assert caught.value.field == "$.ctl_nonce"
 
 
-@pytest.mark.parametrize("ttl", [0, -1, LIFE + 1, float("nan"), float("inf")])
+@pytest.mark.parametrize("ttl", [0, -1, LONGEST + 1, float("nan"), float("inf")])
 def test_a_life_out_of_bounds_is_refused(minter: WorkerMinter, ttl: float) -> None:
     with pytest.raises(InvalidMessage) as caught:
         minter.mint("ada", new_user().public, [], nonce(), ttl)
@@ -202,8 +202,14 @@ def test_a_list_of_verbs_with_a_wildcard_is_refused_at_once() -> None:
 def test_a_revocation_is_kept_until_what_it_revokes_has_expired() -> None:
     now = 1_000_000.0
     old, recent = int(now - LIFE - SLACK), int(now - LIFE)
+    revoked = {
+        "UOLD": Revoked(at=old),
+        "URECENT": Revoked(at=recent),
+        "ULONG": Revoked(at=old, until=int(now)),
+        "USHORT": Revoked(at=recent, until=int(now - SLACK)),
+    }
 
-    assert still_needed({"UOLD": old, "URECENT": recent}, now) == {"URECENT": recent}
+    assert still_needed(revoked, now) == {"URECENT": recent, "ULONG": old}
 
 
 def test_a_seed_never_shows_in_a_representation() -> None:

@@ -19,6 +19,15 @@ SLACK = 60.0
 T = TypeVar("T")
 
 
+class Revoked(msgspec.Struct, frozen=True, kw_only=True):
+    """A user key that is to be kept out of all that was issued for it. Times are Unix times in seconds."""
+
+    at: int
+    """Of what was issued until then."""
+    until: int = 0
+    """When the last of that expires by itself; 0: it lives as long as any does where nothing else is said."""
+
+
 class Asks(Protocol):
     """A connection that can ask; `contracts.bus.Bus` with the system account's credential."""
 
@@ -58,9 +67,12 @@ async def push_account(system: Asks, jwt: str, *, timeout: float = 5.0) -> None:
         raise ConfigurationInvalid(f"the server does not take the account {account}: {why}")
 
 
-def still_needed(revocations: Mapping[str, int], now: float) -> dict[str, int]:
-    """Those that can still keep somebody out: what was issued before the others has expired by itself.
-
-    Times are Unix times in seconds.
+def still_needed(revocations: Mapping[str, Revoked], now: float) -> dict[str, int]:
+    """Those that can still keep somebody out, by user key, with the time until which they do: what the others
+    revoked has expired by itself. `now` is Unix time in seconds.
     """
-    return {key: at for key, at in revocations.items() if at + LIFE + SLACK > now}
+    return {
+        key: revoked.at
+        for key, revoked in revocations.items()
+        if (revoked.until or revoked.at + LIFE) + SLACK > now
+    }

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 
 from contracts.errors import ConfigurationInvalid, InvalidMessage
 from contracts.ids import is_token
+from contracts.task import LONGEST_TIMEOUT
 from services.kit.identity.claims import signed
 from services.kit.identity.keys import KeyPair, is_user_key, new_pair
 
 LIFE = 900.0
-"""Seconds a worker's credential lasts, and the most that one may be given."""
+"""Seconds that a worker's credential lasts where nothing else is said."""
+MARGIN = 900.0
+"""Seconds that it outlives the deadline of what its worker does, for an outage that lasts until then."""
+LONGEST = LONGEST_TIMEOUT + MARGIN
+"""Seconds; none is ever given more."""
 ALWAYS_ALLOWED = ("task.start", "credential", "artifact.put", "artifact.keep", "artifact.get")
 """Verbs without which a worker cannot work."""
 
@@ -95,9 +100,9 @@ class WorkerMinter:
             raise InvalidMessage("no public key of a user", field="$.user_key")
         if not is_token(ctl_nonce):
             raise InvalidMessage("not a subject token", field="$.ctl_nonce")
-        if not 0 < ttl <= LIFE:
+        if not 0 < ttl <= LONGEST:
             raise InvalidMessage(
-                f"must be more than 0 and at most {LIFE:.0f} seconds", field="$.ttl"
+                f"must be more than 0 and at most {LONGEST:.0f} seconds", field="$.ttl"
             )
         for index, verb in enumerate(verbs):
             if verb not in self._known:

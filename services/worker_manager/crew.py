@@ -118,11 +118,15 @@ class Crew:
         if told is not None:
             done = await self.finish(record.value, told)
         else:
-            ours = await self.kept(record.value, state, replace(end, told_by="manager"))
-            done = await self.tasks.change(
-                task,
-                lambda r: moves.ended(r, state, ours, self.clock()) if _is_on(r, attempt) else None,
-            )
+            known, ours = moves.heeding(record.value, state, replace(end, told_by="manager"))
+            ours = await self.kept(record.value, known, ours)
+
+            def step(record: TaskRecord) -> TaskRecord | None:
+                if not _is_on(record, attempt):
+                    return None
+                return moves.ended(record, *moves.heeding(record, known, ours), self.clock())
+
+            done = await self.tasks.change(task, step)
         if done is not None:
             await self.freed(done)
         return done

@@ -291,6 +291,14 @@ def ended(record: TaskRecord, state: TaskState, end: TaskEnd, at: datetime) -> T
     return _told(new, TASK_ENDINGS[state](at=at, end=end, **_ids(record)))
 
 
+def heeding(record: TaskRecord, state: TaskState, end: TaskEnd) -> tuple[TaskState, TaskEnd]:
+    """An end that the manager tells, unless it is a failure and somebody asked to cancel the task before: then it
+    is as cancelled as if its wrapper had come to say so."""
+    if state != "failed" or record.cancelling is None:
+        return state, end
+    return "cancelled", replace(end, reason=record.cancelling)
+
+
 def may_run_again(record: TaskRecord) -> bool:
     """Whether the attempt that runs may be followed by another one; a cancel beats that."""
     left = record.attempt < record.max_attempts and record.door_seq is not None

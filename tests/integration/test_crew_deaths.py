@@ -106,6 +106,26 @@ async def test_a_killed_server_delays_a_task_and_changes_nothing_else(
     assert second.end.text.split() == ["done"]
 
 
+async def test_a_task_whose_worker_dies_before_it_heeds_the_cancel_is_cancelled(
+    crew: RunningCrew, tmp_path: Path
+) -> None:
+    begun, _, script = gate(tmp_path)
+    await crew.submit("ada", script, task="t-1", max_attempts=3)
+    await crew.running("t-1", begun)
+    wrapper = crew.wrapper("ada")
+    wrapper.suspend()
+    told = await crew.ask("task.cancel", {"task": "t-1", "reason": "enough"})
+    wrapper.kill()
+    first = await crew.ended("t-1")
+
+    assert told.detail == "cancelling"
+    assert (first.state, first.end and first.end.reason) == ("cancelled", "enough")
+    assert first.end is not None
+    assert (first.end.told_by, first.end.signal) == ("manager", "SIGKILL")
+    assert await kinds_of(crew, "t-1") == ["queued", "started", "cancelling", "cancelled"]
+    await crew.until("ada", "ready")
+
+
 @pytest.mark.soak
 async def test_an_outage_longer_than_credentials_live_costs_no_end(tmp_path: Path) -> None:
     """R27: the credential lasts through the task's deadline, and is taken back for as long when it is deleted."""

@@ -88,6 +88,16 @@ def test_a_cancel_beats_another_attempt() -> None:
     assert over.ended
 
 
+def test_a_failure_that_the_manager_tells_is_a_cancel_once_somebody_asked_for_one() -> None:
+    asked = moves.cancelling(running(), "enough", NOW)
+    assert asked is not None
+
+    state, end = moves.heeding(asked, "failed", KILLED)
+    assert (state, end.reason, end.signal) == ("cancelled", "enough", "SIGKILL")
+    assert moves.heeding(running(), "failed", KILLED) == ("failed", KILLED)
+    assert moves.heeding(asked, "timed-out", KILLED) == ("timed-out", KILLED)
+
+
 def test_one_attempt_is_what_a_task_gets_that_asks_for_no_more() -> None:
     over = moves.ended(running(of=1), "failed", KILLED, NOW)
 

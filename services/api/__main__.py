@@ -12,9 +12,10 @@ from contracts.errors import ConfigurationInvalid, JetcrewError
 from contracts.topology import INBOX
 from services.api.app import Api
 from services.api.server import announced, bind, serve_http, url_of
-from services.api.settings import ApiSettings, load
+from services.api.settings import ApiSettings
 from services.kit.embedded import PortInUse
 from services.kit.serve import serve, until_closed
+from services.kit.settings import load
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +27,7 @@ BAD_SETTINGS, PORT_TAKEN, FAILED = 2, 3, 1
 def main() -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
     try:
-        settings = load()
+        settings = load(ApiSettings)
         logs.configure(json=settings.log.json_lines, level=settings.log.level, process=ROLE)
         with bind(settings.api) as listener:
             asyncio.run(_run(settings, listener))

@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from contracts.errors import ConfigurationInvalid
 from services.kit.settings import ProcessSettings
 
 
@@ -26,17 +25,3 @@ class ApiSettings(ProcessSettings):
     model_config = SettingsConfigDict(env_ignore_empty=True)
 
     api: HttpSettings = HttpSettings()
-
-
-def load() -> ApiSettings:
-    """The settings that the environment holds.
-
-    Raises:
-        ConfigurationInvalid: one of them is wrong; names the variable.
-    """
-    try:
-        return ApiSettings()
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        variable = "JETCREW_" + "__".join(str(part) for part in first["loc"]).upper()
-        raise ConfigurationInvalid(f"{variable}: {first['msg']}") from None

@@ -3,13 +3,16 @@
 import re
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from contracts.errors import ConfigurationInvalid
 from contracts.topology import Topology
 from services.kit.state import StateDirectory
+
+P = TypeVar("P", bound="ProcessSettings")
 
 
 def default_state_dir() -> Path:
@@ -65,3 +68,21 @@ class ProcessSettings(BaseSettings):
     def state(self) -> StateDirectory:
         """The state directory, made if it is missing."""
         return StateDirectory.at(self.state_dir)
+
+
+def load(kind: type[P]) -> P:
+    """The settings of a process that the environment holds.
+
+    Raises:
+        ConfigurationInvalid: one of them is wrong; names the variable.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        variable = "JETCREW_" + "__".join(str(part) for part in first["loc"]).upper()
+        raise ConfigurationInvalid(f"{variable}: {first['msg']}") from None
+    except (
+        SettingsError
+    ) as error:  # not even the JSON that a list or a group of settings is given as
+        raise ConfigurationInvalid(f"{error}, from the variables JETCREW_…") from None

@@ -18,6 +18,7 @@ from services.kit.catalog import Catalog
 from services.kit.identity.store import create_identity
 from services.kit.lock import held_lock
 from services.kit.serve import serve, until_closed
+from services.kit.settings import load
 from services.worker_manager.capacity import NodeCapacity
 from services.worker_manager.cleaning.duty import Cleaning
 from services.worker_manager.cleaning.survey import Ground
@@ -56,11 +57,12 @@ VERBS: frozenset[str] = frozenset()
 
 def main() -> int:
     """Run until told to stop. 0 after that, 3 when it could not run or could not go on."""
-    settings = ManagerSettings()
-    contracts.log.configure(
-        json=settings.log.json_lines, level=settings.log.level, process="worker_manager"
-    )
+    contracts.log.configure(process="worker_manager")
     try:
+        settings = load(ManagerSettings)
+        contracts.log.configure(
+            json=settings.log.json_lines, level=settings.log.level, process="worker_manager"
+        )
         asyncio.run(run(settings))
     except JetcrewError as error:
         log.error(  # the sentence is the message; a traceback would bury it

@@ -11,7 +11,8 @@ from pydantic import SecretStr
 from contracts.errors import ConfigurationInvalid
 from services.api.gate import Gate
 from services.api.server import OpenWithoutToken, bind, url_of
-from services.api.settings import HttpSettings, load
+from services.api.settings import ApiSettings, HttpSettings
+from services.kit.settings import load
 
 TOKEN = "correct horse battery".replace(" ", "-")
 
@@ -161,7 +162,7 @@ def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> 
     environment.setenv("JETCREW_API__PORT", "8080")
     environment.setenv("JETCREW_API__TOKEN", TOKEN)
 
-    settings = load()
+    settings = load(ApiSettings)
 
     assert settings.api.port == 8080
     assert settings.api.token == SecretStr(TOKEN)
@@ -171,7 +172,7 @@ def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> 
 def test_an_empty_token_is_none(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("JETCREW_API__TOKEN", "")
 
-    assert load().api.token is None
+    assert load(ApiSettings).api.token is None
 
 
 @pytest.mark.parametrize(
@@ -183,6 +184,6 @@ def test_a_wrong_setting_is_named_in_one_line_without_its_value(
     environment.setenv(f"JETCREW_API__{name}", value)
 
     with pytest.raises(ConfigurationInvalid, match=f"^JETCREW_API__{name}: ") as caught:
-        load()
+        load(ApiSettings)
     assert "\n" not in str(caught.value)
     assert value not in str(caught.value)

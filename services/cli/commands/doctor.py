@@ -14,15 +14,16 @@ from services.cli.options import as_json, connecting
 def doctor(**options: Any) -> int:
     """Look for what is missing or wrong, and say what to do.
 
-    Looks at the state directory, the identity, the NATS server and what is on it, the manager, the HTTP
-    API, the container engine and the disk. Changes nothing. Exits with 1 when something is wrong; what is
-    merely absent is a note.
+    Looks at the state directory, the identity, the settings, the NATS server and what is on it, the manager,
+    the nodes, the HTTP API, the container engine and the disk. Changes nothing. Exits with 1 when something
+    is wrong; what is merely absent is a note.
 
     \b
         jetcrew doctor
         jetcrew doctor --json | jq '.[] | select(.status == "wrong")'
     """
-    from services.cli.checks import WRONG, examine
+    from services.cli.checks import examine
+    from services.cli.findings import WRONG
     from services.cli.session import print_json
     from services.cli.text import clean
 

@@ -315,7 +315,7 @@ async def api(crew: RunningCrew) -> AsyncIterator[RunningApi]:
 @pytest.fixture
 async def doctor(
     crew: RunningCrew, api: RunningApi, environment: pytest.MonkeyPatch
-) -> AsyncIterator[Callable[..., Any]]:
+) -> Callable[..., Any]:
     """Doctor on this crew, which is well again when a test begins."""
     environment.setenv("JETCREW_STATE_DIR", str(crew.server.state.root))
 
@@ -327,7 +327,7 @@ async def doctor(
 
     announce(crew.server.state, url=crew.server.url, http_url=api.url)
     await eventually(code, expected=0, within=60)
-    yield look
+    return look
 
 
 async def test_a_crew_that_is_well(doctor: Callable[..., Any]) -> None:

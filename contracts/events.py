@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from contracts.ids import Instant, NodeId, TaskId, WorkerId
+from contracts.ids import Instant, NodeId, ProjectId, TaskId, WorkerId
 from contracts.repository import GitState, Work
 
 WorkerState = Literal[
@@ -304,6 +304,36 @@ class NodeDiskFreed(_NodeEvent, tag="node.disk-freed", frozen=True, kw_only=True
     """There is enough again."""
 
 
+class _ProjectEvent(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    project: ProjectId
+
+
+class _Bounded(_ProjectEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """With all its bounds, as they are from now on; None is without bound."""
+
+    usd: float | None = None
+    tokens: int | None = None
+    turns: int | None = None
+
+
+class ProjectCreated(_Bounded, tag="project.created", frozen=True, kw_only=True):
+    """Workers can be made in it."""
+
+
+class ProjectUpdated(_Bounded, tag="project.updated", frozen=True, kw_only=True):
+    """Its bounds are others now."""
+
+
+class ProjectUsedUp(_ProjectEvent, tag="project.budget-exhausted", frozen=True, kw_only=True):
+    """A bound is reached: no task of its workers is started until there is more."""
+
+    reason: str
+
+
+class ProjectArchived(_ProjectEvent, tag="project.archived", frozen=True, kw_only=True):
+    """Nothing is spent under its name any more."""
+
+
 WorkerEvent = (
     WorkerRequested | WorkerQueued | WorkerBuilding | WorkerStarting | WorkerBecameReady | WorkerBusy
     | WorkerPaused | WorkerLost | WorkerStopping | WorkerStopped | WorkerFailed | WorkerInspected
@@ -315,7 +345,8 @@ TaskEvent = (
 )  # fmt: skip
 ImageEvent = ImageBuilding | ImageBuilt | ImageFailed | ImageRemoved
 NodeEvent = NodeCleaned | NodeKeptUnknown | NodeDiskFull | NodeDiskFreed
-Event = WorkerEvent | TaskEvent | ImageEvent | NodeEvent
+ProjectEvent = ProjectCreated | ProjectUpdated | ProjectUsedUp | ProjectArchived
+Event = WorkerEvent | TaskEvent | ImageEvent | NodeEvent | ProjectEvent
 
 TASK_ENDINGS: dict[TaskState, type[TaskEnding]] = {
     "succeeded": TaskSucceeded,

@@ -26,6 +26,7 @@ WorkerId = NewType("WorkerId", str)
 TaskId = NewType("TaskId", str)
 CommandId = NewType("CommandId", str)
 NodeId = NewType("NodeId", str)
+ProjectId = NewType("ProjectId", str)
 
 
 def is_token(text: str) -> bool:

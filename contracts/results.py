@@ -9,7 +9,7 @@ from typing import Literal
 from msgspec import Struct
 
 from contracts.errors import InvalidMessage, JetcrewError, Refused, TooLarge
-from contracts.ids import CommandId, TaskId, WorkerId
+from contracts.ids import CommandId, ProjectId, TaskId, WorkerId
 
 
 class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,6 +31,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`accepted`: stored, and not carried out yet when the wait was over."""
     worker: WorkerId | None = None
     task: TaskId | None = None
+    project: ProjectId | None = None
     detail: str = ""
     record: object = None
     """The record of what the command was about, where it asked for it."""

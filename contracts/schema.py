@@ -36,6 +36,7 @@ from contracts.image import Cleaned, CleanUp, ImageRecord
 from contracts.laying import LayOut, LayPiece
 from contracts.letter import DeadLetter, DropLetters, LettersHandled, RedriveLetters
 from contracts.node import NodeRecord
+from contracts.project import ArchiveProject, CreateProject, ProjectRecord, UpdateProject
 from contracts.reports import Heartbeat, Output, Report
 from contracts.results import Result
 from contracts.task import AnswerTask, CancelTask, SubmitTask, TaskRecord
@@ -64,6 +65,9 @@ MESSAGES: dict[str, Any] = {
     "cmd.image.gc": CleanUp,
     "cmd.dlq.redrive": RedriveLetters,
     "cmd.dlq.drop": DropLetters,
+    "cmd.project.create": CreateProject,
+    "cmd.project.update": UpdateProject,
+    "cmd.project.archive": ArchiveProject,
     "api.secret.put": PutSecret,
     "api.worker.exec": ExecInWorker,
     "api.artifact.put": LayPiece,
@@ -97,6 +101,7 @@ MESSAGES: dict[str, Any] = {
     "kv.jc_task": TaskRecord,
     "kv.jc_node": NodeRecord,
     "kv.jc_image": ImageRecord,
+    "kv.jc_project": ProjectRecord,
     "object.evidence": Evidence,
     "boot.berth": Berth,
     "boot.files": BootFiles,

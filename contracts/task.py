@@ -6,7 +6,7 @@ from msgspec import Meta, Struct, field
 
 from contracts.budget import Budget
 from contracts.events import Owed, TaskEnd, TaskState
-from contracts.ids import Instant, TaskId, Token, WorkerId
+from contracts.ids import Instant, ProjectId, TaskId, Token, WorkerId
 from contracts.repository import RepositorySource
 
 LONGEST_TIMEOUT = 604_800
@@ -115,6 +115,8 @@ class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cancelling: str | None = None
     """The reason, once somebody asked to cancel it while it ran."""
     budget: Budget = Budget()
+    project: ProjectId | None = None
+    """Where its attempts are counted: the project of its worker when the last one started."""
     data_schema: dict[str, object] | None = None
     goes_on_in: str | None = None
     """The agent's conversation that the next attempt goes on in, whatever `session` says: it was answered."""

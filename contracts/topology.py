@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from contracts.events import Event
-from contracts.ids import CommandId, NodeId, TaskId, WorkerId
+from contracts.ids import CommandId, NodeId, ProjectId, TaskId, WorkerId
 
 MAX_PAYLOAD_BYTES = 1_048_576
 """The server's `max_payload`; headers count. One byte over it and the server closes the connection."""
@@ -23,6 +23,7 @@ COMMANDS = {
     "task": ("cancel", "answer"),
     "image": ("gc",),
     "dlq": ("redrive", "drop"),
+    "project": ("create", "update", "archive"),
 }
 """Entities and the verbs that both doors take for them."""
 
@@ -102,6 +103,10 @@ class Subjects:
     def events_of_worker(self, worker: WorkerId) -> str:
         """Filter of all events of one worker, its tasks' not among them."""
         return f"{self.prefix}.evt.worker.{worker}.>"
+
+    def events_of_project(self, project: ProjectId) -> str:
+        """Filter of all events of one project."""
+        return f"{self.prefix}.evt.project.{project}.>"
 
     def events(self, *, worker: WorkerId | None = None, task: TaskId | None = None) -> str:
         """Filter of all events; of whatever bears a worker's name, its tasks among it; of one task."""
@@ -325,7 +330,10 @@ class Topology:
         return (
             Consumer(
                 stream="JC_CMD", name="mgr",
-                filters=tuple(f"{self.prefix}.cmd.{entity}.>" for entity in ("worker", "task", "image", "dlq")),
+                filters=tuple(
+                    f"{self.prefix}.cmd.{entity}.>"
+                    for entity in ("worker", "task", "image", "dlq", "project")
+                ),
             ),
             Consumer(stream="JC_TASK", name="mgr"),
             Consumer(stream="JC_REP", name="rec", max_ack_pending=256),
@@ -347,6 +355,7 @@ class Topology:
             Bucket(name="jc_task"),
             Bucket(name="jc_session", per_key_ttl=True, marker_ttl=MINUTE),
             Bucket(name="jc_image"),
+            Bucket(name="jc_project"),
             Bucket(name="jc_node", per_key_ttl=True, marker_ttl=MINUTE),
             Bucket(name="jc_lease", republished=False, per_key_ttl=True, marker_ttl=MINUTE),
             Bucket(name="jc_revoked", republished=False),
@@ -363,9 +372,9 @@ class Topology:
         return next(store for store in self.objects if store.name == name)
 
 
-WORKER, TASK, SESSION, IMAGE, NODE, LEASE, REVOKED, SECRET = (
-    "jc_worker", "jc_task", "jc_session", "jc_image", "jc_node", "jc_lease", "jc_revoked",
-    "jc_secret",
+WORKER, TASK, SESSION, IMAGE, PROJECT, NODE, LEASE, REVOKED, SECRET = (
+    "jc_worker", "jc_task", "jc_session", "jc_image", "jc_project", "jc_node", "jc_lease",
+    "jc_revoked", "jc_secret",
 )  # fmt: skip
 """The buckets' names."""
 

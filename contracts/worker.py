@@ -96,6 +96,8 @@ class CreateWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):
     workspace. Otherwise such files are set aside while it runs: they can make it run commands, or send its key elsewhere."""
     budget: Budget = Budget()
     """What all its tasks together may use; after that none is started."""
+    project: Token | None = None
+    """The project that its tasks spend in, besides its own budget; it must exist."""
     labels: Annotated[dict[Token, Label], Meta(max_length=64)] = {}
 
 

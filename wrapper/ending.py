@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from contracts.agent import Agent
+from contracts.budget import EXHAUSTED
 from contracts.events import Verdict
 from contracts.reports import EndState
 from wrapper.output.reading import shortened
@@ -38,7 +39,7 @@ def cut_short(ran: Ran, stop: Stop, inactivity: float) -> Ending | None:
             detail = f"The agent was silent for {inactivity:.0f} s and counted as hung."
             return Ending("timed-out", "inactive", detail)
         case "budget":
-            return Ending("failed", "budget-exhausted", f"The agent was stopped: {ran.enough}.")
+            return Ending("failed", EXHAUSTED, f"The agent was stopped: {ran.enough}.")
     return None
 
 

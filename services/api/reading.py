@@ -11,14 +11,15 @@ from contracts.bus import ApiRefused, Artifacts, Bucket, Bus, Following, Stored
 from contracts.errors import BusUnavailable, InvalidMessage, NotThere
 from contracts.events import ArtifactRef
 from contracts.evidence import EVIDENCE_BYTES
-from contracts.ids import TaskId, WorkerId
+from contracts.ids import ProjectId, TaskId, WorkerId
 from contracts.image import ImageRecord
 from contracts.node import NodeRecord
+from contracts.project import ProjectRecord
 from contracts.task import TaskRecord
-from contracts.topology import IMAGE, NODE, TASK, WORKER
+from contracts.topology import IMAGE, NODE, PROJECT, TASK, WORKER
 from contracts.worker import WorkerRecord, places
 from services.api.problems import RecordUnreadable
-from services.api.views import image_shown, task_summary, worker_summary
+from services.api.views import image_shown, project_shown, task_summary, worker_summary
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -44,6 +45,8 @@ class Reader:
         """What lists show of the records; read once, and from then on what has changed."""
         self.tasks = _index(self._tasks, task_summary)
         self.images = _index(bus.bucket(IMAGE, ImageRecord), image_shown)
+        self._projects = bus.bucket(PROJECT, ProjectRecord)
+        self.projects = _index(self._projects, project_shown)
 
     async def worker(self, name: WorkerId) -> WorkerRecord:
         """The record of a worker.
@@ -72,6 +75,16 @@ class Reader:
         """The record of a task; None when there is none, as for a task that was refused."""
         record = await self._record(self._tasks, task)
         return None if record is None else replace(record, owed=[])
+
+    async def project(self, name: ProjectId) -> ProjectRecord:
+        """The record of a project.
+
+        Raises:
+            NotThere: there is none of this name.
+        """
+        if (record := await self._record(self._projects, name)) is None:
+            raise NotThere(f'there is no project "{name}"', field="project")
+        return project_shown(record)
 
     async def document(self, found: ArtifactRef) -> bytes:
         """A document of the object store.

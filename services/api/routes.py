@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from contracts.errors import InvalidMessage
 from contracts.events import TaskState, WorkerState
-from contracts.ids import TaskId, WorkerId
+from contracts.ids import ProjectId, TaskId, WorkerId
+from contracts.project import ProjectRecord, ProjectState
 from contracts.task import TaskRecord
 from contracts.worker import WORKER_ENDED, WorkerRecord, places
 from services.api.paging import page_of_tasks, page_of_workers
@@ -24,7 +25,7 @@ from services.api.params import (
     states_of,
 )
 from services.api.reading import Reader
-from services.api.views import Health, Images, Nodes, Tasks, Workers
+from services.api.views import Health, Images, Nodes, Projects, Tasks, Workers
 from services.kit.nodes import shown_nodes
 
 
@@ -112,6 +113,32 @@ async def list_images(
     return Images(items=[known[key] for key in keys[:limit]], next=rest)
 
 
+@get("/v1/projects", responses=problems(401, 422, 503))
+async def list_projects(
+    reader: NamedDependency[Reader],
+    states: Annotated[list[str] | None, states_of(ProjectState)] = None,
+    after: Filter = None,
+    limit: Limit = 100,
+) -> Projects:
+    """Projects by name, with their budgets and what they have spent."""
+    check_states(states, ProjectState)
+    known = await reader.projects.now()
+    found = (
+        name
+        for name in sorted(known)
+        if (after is None or name > after) and (not states or known[name].state in states)
+    )
+    names = list(islice(found, limit + 1))
+    rest = names[limit - 1] if len(names) > limit else None
+    return Projects(items=[known[name] for name in names[:limit]], next=rest)
+
+
+@get("/v1/projects/{project:str}", responses=problems(401, 404, 422, 503))
+async def get_project(reader: NamedDependency[Reader], project: Id) -> ProjectRecord:
+    """All that is known of a project."""
+    return await reader.project(ProjectId(project))
+
+
 @get("/v1/nodes", responses=problems(401, 503))
 async def list_nodes(reader: NamedDependency[Reader]) -> Nodes:
     """Nodes: those that are there, and those that are gone while workers are theirs."""
@@ -133,4 +160,7 @@ async def readyz(reader: NamedDependency[Reader]) -> Health:
     return Health()
 
 
-ROUTES = (list_workers, get_worker, list_tasks, get_task, list_images, list_nodes, healthz, readyz)
+ROUTES = (
+    list_workers, get_worker, list_tasks, get_task, list_projects, get_project, list_images,
+    list_nodes, healthz, readyz,
+)  # fmt: skip

@@ -3,11 +3,13 @@
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from contracts.events import TaskState, Usage, VerdictStatus, WorkerState
-from contracts.ids import Instant, NodeId, TaskId, WorkerId
+from contracts.ids import Instant, NodeId, ProjectId, TaskId, WorkerId
 from contracts.image import ImageRecord
 from contracts.letter import DeadLetter
+from contracts.project import ProjectRecord
 from contracts.task import TaskRecord
 from contracts.worker import Desired, Runtime, WorkerRecord
 from services.kit.nodes import NodeShown
@@ -26,6 +28,7 @@ class WorkerSummary(Struct, frozen=True, kw_only=True):
     place: int | None
     """Its place in the line for room, 1 is next; null for one that does not wait."""
     agent: str
+    project: str | None
     capabilities: list[str]
     labels: dict[str, str]
     incarnation: int
@@ -45,6 +48,8 @@ class TaskSummary(Struct, frozen=True, kw_only=True):
 
     id: TaskId
     worker: WorkerId
+    project: ProjectId | None
+    """Where its attempts are counted, once one has started."""
     state: TaskState
     reason: str | None
     attempt: int
@@ -82,6 +87,14 @@ class Images(Struct, frozen=True, kw_only=True):
     """A page of worker images, by node and hash."""
 
     items: list[ImageRecord]
+    next: str | None
+    """What `after` has to be for the next page; null on the last one."""
+
+
+class Projects(Struct, frozen=True, kw_only=True):
+    """A page of projects, by name."""
+
+    items: list[ProjectRecord]
     next: str | None
     """What `after` has to be for the next page; null on the last one."""
 
@@ -149,6 +162,11 @@ def image_shown(record: ImageRecord) -> ImageRecord:
     return record
 
 
+def project_shown(record: ProjectRecord) -> ProjectRecord:
+    """A project, without what only the control plane needs."""
+    return replace(record, owed=[], counted={})
+
+
 def worker_summary(record: WorkerRecord) -> WorkerSummary:
     """What a list shows of a worker."""
     return WorkerSummary(
@@ -158,6 +176,7 @@ def worker_summary(record: WorkerRecord) -> WorkerSummary:
         reason=record.reason,
         place=None,
         agent=record.spec.agent,
+        project=record.spec.project,
         capabilities=record.spec.capabilities,
         labels=record.spec.labels,
         incarnation=record.incarnation,
@@ -178,6 +197,7 @@ def task_summary(record: TaskRecord) -> TaskSummary:
     return TaskSummary(
         id=record.id,
         worker=record.worker,
+        project=record.project,
         state=record.state,
         reason=end.reason if end else None,
         attempt=record.attempt,

@@ -194,6 +194,11 @@ def making(command: F) -> F:
                 help="bridge: out to the internet; none: nothing but the bus. Docker only.  "
                 "[default: bridge]",
             ),
+            click.option(
+                "--project",
+                metavar="NAME",
+                help="Spend in this project, which exists, besides what other budgets say.",
+            ),
         )
     ):
         command = option(command)

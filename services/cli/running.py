@@ -60,6 +60,7 @@ class Request:
     secrets: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     network: str | None = None
+    project: str | None = None
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None
@@ -169,6 +170,7 @@ def spec_of(request: Any, name: str, **more: Any) -> CreateWorker:
         "agent": request.agent or DEFAULT_AGENT,
         "runtime": request.runtime or "auto",
         "network": request.network or "bridge",
+        "project": request.project,
         "instructions": request.instructions,
         "env": dict(request.env),
         "secrets": list(request.secrets),

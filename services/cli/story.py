@@ -13,6 +13,9 @@ from contracts.events import (
     NodeCleaned,
     NodeEvent,
     NodeKeptUnknown,
+    ProjectCreated,
+    ProjectEvent,
+    ProjectUpdated,
     TaskAnswered,
     TaskCancelling,
     TaskEnd,
@@ -77,17 +80,23 @@ def told(event: Event) -> str:
             return ", ".join(f"{count} {kind}" for kind, count in event.removed.items())
         case NodeKeptUnknown():
             return f"{event.reason}: {', '.join(event.things)}" if event.things else event.reason
+        case ProjectCreated() | ProjectUpdated():
+            bounds = {"USD": event.usd, "tokens": event.tokens, "turns": event.turns}
+            given = [f"{bound:g} {unit}" for unit, bound in bounds.items() if bound is not None]
+            return ", ".join(given) or "without bounds"
     if (end := getattr(event, "end", None)) is not None:
         return verdict_line(kind(event).partition(".")[2], end)
     return getattr(event, "reason", None) or ""
 
 
 def whom(event: Event) -> str:
-    """The worker, task, image or node it is about."""
+    """The worker, task, image, node or project it is about."""
     if isinstance(event, ImageEvent):
         return event.image
     if isinstance(event, NodeEvent):
         return event.node
+    if isinstance(event, ProjectEvent):
+        return event.project
     task = getattr(event, "task", None)
     return f"{event.worker}/{task}" if task and kind(event).startswith("task.") else event.worker
 

@@ -152,6 +152,7 @@ async def get_worker(session: Session, options: dict[str, Any]) -> None:
         "name": record.name,
         "state": _state(record) + (f" ({record.reason})" if record.reason else ""),
         "agent": record.spec.agent,
+        "project": record.spec.project,
         "runtime": record.runtime,
         "network": record.spec.network if record.runtime == "docker" else None,
         "node": record.node,

@@ -19,13 +19,13 @@ from contracts.events import TaskEnd
 from contracts.ids import CommandId, TaskId, WorkerId, message_id
 from contracts.image import CleanUp
 from contracts.letter import DropLetters, RedriveLetters
+from contracts.project import ArchiveProject, CreateProject, UpdateProject
 from contracts.results import Result, failure
 from contracts.task import AnswerTask, CancelTask, SubmitTask, TaskRecord
 from contracts.topology import Consumer
 from contracts.worker import (
     CreateWorker,
     DeleteWorker,
-    Limits,
     PauseWorker,
     ResumeWorker,
     StatusOfWorker,
@@ -37,6 +37,7 @@ from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
 from services.worker_manager.engine_door.policy import check_access
 from services.worker_manager.letters import Letters
+from services.worker_manager.limits import within
 from services.worker_manager.repositories import check, with_git
 from services.worker_manager.settings import Caps
 
@@ -53,6 +54,9 @@ KINDS: dict[str, Any] = {
     "image.gc": CleanUp,
     "dlq.redrive": RedriveLetters,
     "dlq.drop": DropLetters,
+    "project.create": CreateProject,
+    "project.update": UpdateProject,
+    "project.archive": ArchiveProject,
 }
 """What each command's body is, by the tail of its subject."""
 DELETED = "deleted"
@@ -163,6 +167,8 @@ class Commands:
                 return await self._letters.redrive(command, command_id, stored_at)
             case DropLetters():
                 return await self._letters.drop(command)
+            case CreateProject() | UpdateProject() | ArchiveProject():
+                return await self._crew.projects.carry_out(command, command_id)
         raise InvalidMessage(f"there is no command {tail!r}")
 
     async def _create(self, spec: CreateWorker, command_id: CommandId) -> Result:
@@ -238,7 +244,8 @@ class Commands:
                     f'no secret "{name}" is stored; send it to {self._crew.bus.subjects.door("secret", "put")}',
                     field=f"$.secrets[{index}]",
                 )
-
+        if spec.project is not None:
+            await self._crew.projects.check(spec.project)
         await check(self._crew.bus, WorkerId(spec.name), spec.repository, spec.limits)
 
     async def _delete(self, command: DeleteWorker) -> Result:
@@ -376,20 +383,6 @@ class Commands:
 
 def _doing(record: WorkerRecord) -> str:
     return record.state + (f" with task {record.task}" if record.task else "")
-
-
-def within(caps: Caps, limits: Limits) -> None:
-    """Hold a worker's limits against the operator's caps.
-
-    Raises:
-        InvalidMessage: one is above; names it.
-    """
-    for name in Limits.__struct_fields__:
-        value, cap = getattr(limits, name), getattr(caps, name, None)
-        if cap is not None and value > cap:
-            raise InvalidMessage(
-                f"{value:g} is above the operator's cap of {cap:g}", field=f"$.limits.{name}"
-            )
 
 
 def _no(error: JetcrewError) -> Result:

@@ -20,6 +20,7 @@ from contracts.topology import SESSION, TASK, WORKER
 from contracts.worker import WorkerRecord
 from services.kit.catalog import Catalog
 from services.worker_manager import moves
+from services.worker_manager.projects import Projects
 
 log = structlog.get_logger()
 
@@ -63,6 +64,7 @@ class Crew:
             self.tasks.bucket, lambda held: held if is_open(held.value) else None
         )
         """Likewise."""
+        self.projects = Projects(self.bus, self.clock)
         self.sessions = self.bus.bucket(SESSION, SessionRecord)
 
     async def move(
@@ -80,8 +82,10 @@ class Crew:
             call(worker)
 
     async def _after_task(self, record: TaskRecord) -> TaskRecord:
-        """What a task's move entails: the assignment is withdrawn once its attempt is over, and the prompt
-        leaves the door when its last attempt starts, or the task ends."""
+        """What a task's move entails: the assignment is withdrawn once its attempt is over, the project of
+        its worker has spent what it used, and the prompt leaves the door when its last attempt starts, or the
+        task ends."""
+        await self.projects.settle(record)
         if record.ended or record.state == "queued":
             await self._withdraw(record)
         needed = record.state == "queued" or moves.may_run_again(record)

@@ -3,7 +3,7 @@
 import structlog
 
 from contracts.asks import Assignment
-from contracts.budget import left_for, overrun
+from contracts.budget import EXHAUSTED, Budget, left_for, overrun
 from contracts.bus import CAUSE, MSG_ID, Stored
 from contracts.codec import decode
 from contracts.errors import QueueFull
@@ -12,10 +12,10 @@ from contracts.ids import WorkerId, nonce
 from contracts.task import SubmitTask
 from contracts.worker import WorkerRecord
 from services.worker_manager.crew import Crew, answers, task_at
+from services.worker_manager.projects import CLOSED, refusal
 
 log = structlog.get_logger()
 
-BUDGET = "budget-exhausted"
 STALE = 10.0
 """Seconds that a wrapper which is ready may take to ask about the assignment it was given."""
 
@@ -34,9 +34,9 @@ async def dispatch(crew: Crew, to: WorkerRecord, stored: Stored) -> bool:
         return True
     if to.parked_until is not None and to.parked_until > crew.clock():
         return False
-    if (why := overrun(to.spec.budget, to.spent)) is not None:
-        detail = f"worker {worker} has used up its budget: {why}"
-        await crew.end(task, "failed", TaskEnd(reason=BUDGET, detail=detail))
+    allowed = await _allowance(crew, to, held.value.budget)
+    if isinstance(allowed, TaskEnd):
+        await crew.end(task, "failed", allowed)
         return True
     body = decode(stored.data, SubmitTask)
     assignment = Assignment(
@@ -49,7 +49,7 @@ async def dispatch(crew: Crew, to: WorkerRecord, stored: Stored) -> bool:
         context=body.context,
         repository=body.repository,
         data_schema=held.value.data_schema,
-        budget=left_for(held.value.budget, to.spec.budget, to.spent),
+        budget=allowed,
     )
     name = f"{task}:{held.value.attempt}:{assignment.nonce}"
     try:
@@ -60,6 +60,20 @@ async def dispatch(crew: Crew, to: WorkerRecord, stored: Stored) -> bool:
         return await _withdraw_stale(crew, worker)
     log.info("task.assigned", worker=worker, task=task, attempt=held.value.attempt)
     return False
+
+
+async def _allowance(crew: Crew, to: WorkerRecord, own: Budget) -> Budget | TaskEnd:
+    """What a task may use, the tightest of its own bounds, its worker's and its project's; or the end of one
+    that may not start."""
+    if (why := overrun(to.spec.budget, to.spent)) is not None:
+        return TaskEnd(reason=EXHAUSTED, detail=f"worker {to.name} has used up its budget: {why}")
+    allowed = left_for(own, to.spec.budget, to.spent)
+    if (name := to.spec.project) is None:
+        return allowed
+    project = await crew.projects.get(name)
+    if project is None:
+        return TaskEnd(reason=CLOSED, detail=f"there is no project {name}")
+    return refusal(project) or left_for(allowed, project.budget, project.spent)
 
 
 async def _withdraw_stale(crew: Crew, worker: WorkerId) -> bool:

@@ -40,7 +40,7 @@ from contracts.events import (
     WorkerStopped,
     WorkerStopping,
 )
-from contracts.ids import CommandId, TaskId, WorkerId
+from contracts.ids import CommandId, ProjectId, TaskId, WorkerId
 from contracts.reports import Finished
 from contracts.repository import Work
 from contracts.task import PROMPT_HEAD, TASK_TRANSITIONS, PastAttempt, SubmitTask, TaskRecord
@@ -236,14 +236,17 @@ def refused(
     return _told(record, TaskRefused(at=at, worker=to, task=task, reason=reason, field=field))
 
 
-def started(record: TaskRecord, attempt: int, run: str, at: datetime) -> TaskRecord | None:
-    """The task running, as `run`."""
+def started(
+    record: TaskRecord, attempt: int, run: str, at: datetime, *, project: str | None = None
+) -> TaskRecord | None:
+    """The task running, as `run`; what it uses is counted in `project`."""
     if record.state != "queued" or record.attempt != attempt or record.cancelling is not None:
         return None
     deadline = at + timedelta(seconds=record.timeout)
     new = replace(
-        record, state="running", run=run, changed_at=at, started_at=at, deadline_at=deadline
-    )
+        record, state="running", run=run, changed_at=at, started_at=at, deadline_at=deadline,
+        project=ProjectId(project) if project else None,
+    )  # fmt: skip
     return _told(
         new,
         TaskStarted(

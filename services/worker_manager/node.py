@@ -257,6 +257,7 @@ class Node:
     async def _repair(self) -> None:
         """Settle what a process that died left between two records: events owed, a task that runs at a
         worker which does not know it, a task of a worker that is no more."""
+        await self._crew.projects.repair()
         tasks = dict(await self._crew.open_tasks.now())
         workers = dict(await self._crew.open_workers.now())
         await self._crew.tasks.settle_these(tasks.items())

@@ -145,12 +145,12 @@ class Testimony:
             return StartAnswer(go=False, reason=f"worker {worker} is not to work")
         if held.value.state == "lost":  # nobody could tend it
             return StartAnswer(go=False, reason=f"worker {worker}'s node cannot be reached")
-        at = self._crew.clock()
+        at, project = self._crew.clock(), held.value.spec.project
 
         def step(record: TaskRecord) -> TaskRecord | None:
-            return (
-                moves.started(record, ask.attempt, ask.run, at) if record.worker == worker else None
-            )
+            if record.worker != worker:
+                return None
+            return moves.started(record, ask.attempt, ask.run, at, project=project)
 
         record = await self._crew.tasks.change(ask.task, step)
         if record is None:  # asked before, or no-go

@@ -89,6 +89,20 @@ def test_the_node_is_listed_with_the_workers_it_keeps(up: Running, jetcrew: Cli)
     assert node["node"] in table
 
 
+def test_a_project_is_made_spent_in_changed_and_archived(up: Running, jetcrew: Cli) -> None:
+    assert (
+        jetcrew("project", "create", "apollo", "--budget-usd", "1", "--budget-turns", "9").code == 0
+    )
+    assert jetcrew("run", "--agent", "shell", "--project", "apollo", "echo hello").code == 0
+    assert jetcrew("project", "update", "apollo", "--budget-usd", "2", "--lift", "turns").code == 0
+
+    assert "0 of 2; 1 did not tell" in jetcrew("project", "get", "apollo").out
+
+    assert jetcrew("project", "archive", "apollo").code == 0
+    [kept] = jetcrew("project", "list", "--all", "--json").document
+    assert (kept["name"], kept["state"], kept["budget"]) == ("apollo", "archived", {"usd": 2.0})
+
+
 def test_the_attempts_of_a_task_are_shown(up: Running, jetcrew: Cli) -> None:
     assert (
         jetcrew(
@@ -209,6 +223,9 @@ def test_long_output_comes_complete_and_in_order(up: Running, jetcrew: Cli) -> N
         (("task", "wait", "nothing"), 2, "there is no task"),
         (("task", "events", "nothing"), 2, "there are no events"),
         (("events", "--worker", "a.b"), 2, "no name of a worker"),
+        (("worker", "create", "bob", "--project", "none"), 2, "there is no project 'none'"),
+        (("project", "create", "apollo", "--budget-usd", "-1"), 2, "$.budget.usd"),
+        (("project", "get", "none"), 2, 'there is no project "none"'),
     ],
 )
 def test_wrong_input_is_one_clear_line(

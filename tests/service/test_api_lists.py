@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from contracts.bus import Bucket, Bus
 from contracts.events import Owed, WorkerBecameReady
-from contracts.ids import NodeId, WorkerId
+from contracts.ids import NodeId, ProjectId, TaskId, WorkerId
 from contracts.image import ImageRecord
 from contracts.node import NodeRecord
+from contracts.project import ProjectRecord
 from contracts.task import TaskRecord
 from contracts.worker import CreateWorker, WorkerRecord
 from tests.support.api import EPOCH, RunningApi, image, running_api, side_by_side, task, worker
@@ -134,6 +135,29 @@ async def test_images_are_listed_by_node_and_hash(api: RunningApi, bus: Bus) -> 
         (node, n) for node in ("here", "there") for n in "012"
     ]
     assert [i["tag"] for i in of_one] == [f"jetcrew/worker:{n}" for n in "012"]
+
+
+async def test_projects_are_listed_by_name_and_shown_without_what_they_owe(
+    api: RunningApi, bus: Bus
+) -> None:
+    projects = bus.bucket("jc_project", ProjectRecord)
+    active = ProjectRecord(
+        name=ProjectId("a"), state="active", created_at=EPOCH, changed_at=EPOCH,
+        counted={"t:t1:1:3:failed": TaskId("t1")},
+    )  # fmt: skip
+    for record in (active, replace(active, name=ProjectId("b"), state="archived")):
+        await projects.put(record.name, record)
+    await projects.put("c", replace(active, name=ProjectId("c")))
+
+    everything = await walk(api, "/v1/projects", limit=2)
+    open_ones = await walk(api, "/v1/projects", state="active")
+    shown = (await api.client.get("/v1/projects/b")).json()
+    missing = await api.client.get("/v1/projects/z")
+
+    assert [p["name"] for p in everything] == ["a", "b", "c"]
+    assert [p["name"] for p in open_ones] == ["a", "c"]
+    assert (shown["state"], shown.get("counted", {})) == ("archived", {})
+    assert missing.status_code == 404
 
 
 async def test_nodes_are_listed_with_those_that_are_gone_while_workers_are_theirs(
@@ -286,7 +310,8 @@ async def test_the_openapi_document_names_every_route(api: RunningApi) -> None:
     assert set(document["paths"]) == {
         "/v1/workers", "/v1/workers/{worker}", "/v1/tasks", "/v1/tasks/{task}",
         "/v1/tasks/{task}/events", "/v1/tasks/{task}/output", "/v1/tasks/{task}/evidence",
-        "/v1/tasks/{task}/transcript", "/v1/workers/{worker}/evidence", "/v1/images", "/v1/nodes", "/v1/events", "/healthz", "/readyz",
+        "/v1/tasks/{task}/transcript", "/v1/workers/{worker}/evidence", "/v1/images", "/v1/nodes",
+            "/v1/projects", "/v1/projects/{project}", "/v1/events", "/healthz", "/readyz",
     }  # fmt: skip
     [state] = (
         p for p in document["paths"]["/v1/tasks"]["get"]["parameters"] if p["name"] == "state"

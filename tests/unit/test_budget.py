@@ -2,7 +2,7 @@
 
 import pytest
 
-from contracts.budget import Budget, Spent, both, left_for, overrun, spent_in
+from contracts.budget import Budget, Spent, Untold, both, left_for, more_untold, overrun, spent_in
 from contracts.events import Usage
 
 
@@ -11,6 +11,15 @@ def test_reading_a_cache_is_not_counted_and_what_is_unknown_is_nothing() -> None
 
     assert spent_in(usage) == Spent(tokens=7)
     assert spent_in(None) == Spent()
+
+
+@pytest.mark.parametrize("wrong", [-1, 10**18])
+def test_what_nobody_can_have_used_is_not_told(wrong: int) -> None:
+    """Else one worker could give the others of its project more to spend, or fill a record with figures."""
+    usage = Usage(cost_usd=wrong, input_tokens=wrong, output_tokens=2, turns=wrong)
+
+    assert spent_in(usage) == Spent(tokens=2)
+    assert more_untold(Untold(), usage) == Untold(usd=1, turns=1)
 
 
 @pytest.mark.parametrize(

@@ -145,12 +145,12 @@ def test_a_doors_refusal_becomes_the_typed_error_again(
 def test_the_options_of_run_become_a_worker() -> None:
     request = Request(
         prompt="p", timeout=60, agent="shell", env={"A": "1"}, capabilities=("git",),
-        network="none", runtime="docker", instructions="Be brief.", name="ada",
+        network="none", runtime="docker", instructions="Be brief.", name="ada", project="apollo",
     )  # fmt: skip
     order = order_of(request, NOBODY)
 
     assert order.spec == CreateWorker(
-        name="ada", agent="shell", env={"A": "1"}, capabilities=["git"], network="none",
+        name="ada", agent="shell", env={"A": "1"}, capabilities=["git"], network="none", project="apollo",
         runtime="docker", instructions="Be brief.", labels=order.spec.labels if order.spec else {},
         lifetime="task",
     )  # fmt: skip

@@ -17,6 +17,7 @@ from contracts import (
     laying,
     letter,
     node,
+    project,
     reports,
     repository,
     results,
@@ -28,8 +29,8 @@ from contracts.schema import MESSAGES, document, dumps, export, violations
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "contracts.json"
 MODULES = (
-    agent, asks, events, evidence, image, laying, letter, node, reports, repository, results, task,
-    worker,
+    agent, asks, events, evidence, image, laying, letter, node, project, reports, repository, results,
+    task, worker,
 )  # fmt: skip
 
 

@@ -55,7 +55,13 @@ def test_what_passes_by_is_stored_nowhere(subject: str) -> None:
 @pytest.mark.parametrize("event", EVENTS, ids=NAMED.keys())
 def test_an_event_goes_to_the_subject_of_its_type_and_of_what_it_is_about(event: Event) -> None:
     entity, name = str(event.__struct_config__.tag).split(".", 1)
-    about = {"worker": "ada", "task": "ada.t7", "image": "3f2a9c", "node": "here"}[entity]
+    about = {
+        "worker": "ada",
+        "task": "ada.t7",
+        "image": "3f2a9c",
+        "node": "here",
+        "project": "apollo",
+    }[entity]
     subject = SUBJECTS.event(event)
 
     assert subject == f"jetcrew.evt.{entity}.{about}.{name}"

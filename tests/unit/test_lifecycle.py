@@ -14,8 +14,8 @@ from contracts.task import SubmitTask, TaskRecord
 from contracts.worker import CreateWorker, Limits, WorkerRecord, line
 from services.worker_manager import moves
 from services.worker_manager.capacity import Capacity
-from services.worker_manager.commands import within
 from services.worker_manager.idle import Patience
+from services.worker_manager.limits import within
 from services.worker_manager.settings import Caps, ManagerSettings
 from services.worker_manager.turns import Turns
 

@@ -29,6 +29,7 @@ FOR_MAKING = (
     "secrets",
     "capabilities",
     "network",
+    "project",
     "memory",
     "cpus",
     "pids",

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -40,6 +40,7 @@ from services.worker_manager.letters import Letters
 from services.worker_manager.limits import within
 from services.worker_manager.repositories import check, with_git
 from services.worker_manager.settings import Caps
+from services.worker_manager.wishes import want
 
 log = structlog.get_logger()
 
@@ -152,9 +153,9 @@ class Commands:
             case DeleteWorker():
                 return await self._delete(command)
             case PauseWorker():
-                return await self._want(command.name, "paused")
+                return await want(self._crew, command.name, "paused")
             case ResumeWorker():
-                return await self._want(command.name, "running")
+                return await want(self._crew, command.name, "running")
             case StatusOfWorker():
                 return await self._status(command.name)
             case CancelTask():
@@ -261,53 +262,20 @@ class Commands:
                 keep_workspace=command.keep_workspace,
             )
 
-        record = await self._worker(command.name)
+        record = await self._crew.worker(command.name)
         changed = await self._crew.workers.change(command.name, step)
         self._crew.poke(record.name)
         return Result(worker=record.name, detail=changed.state if changed else record.state)
 
-    async def _want(self, name: str, desired: Literal["running", "paused"]) -> Result:
-        record = await self._worker(name)
-        wanted = {"running": "ready", "paused": "paused"}[desired]
-        if record.state == wanted and record.desired == desired:
-            return Result(worker=record.name, detail=f"is {wanted}")
-        if desired == "paused":
-            await self._check_idle(record)
-        elif record.state not in {"ready", "paused"}:
-            raise Refused(f"worker {name!r} is {_doing(record)}; only a paused one can be resumed")
-
-        def step(record: WorkerRecord) -> WorkerRecord | None:
-            if record.state not in {"ready", "paused"} or record.desired == desired:
-                return None
-            return replace(record, desired=desired)
-
-        await self._crew.workers.change(name, step)
-        self._crew.poke(record.name)
-        return Result(worker=record.name, detail=f"will be {wanted}")
-
     async def _status(self, name: str) -> Result:
         """The record; of one that waits for room with its place in the line as it is now."""
-        record = await self._worker(name)
+        record = await self._crew.worker(name)
         detail: str = record.state
         if record.waits:
             everybody = (held.value for held in (await self._crew.open_workers.now()).values())
             record = replace(record, place=places(everybody).get(record.name))
             detail += f": {record.place} in the line ({record.reason or 'just asked for'})"
         return Result(worker=record.name, detail=detail, record=record)
-
-    async def _check_idle(self, record: WorkerRecord) -> None:
-        """Whether it may be paused.
-
-        Raises:
-            Refused: it works, is about to, or is not ready at all.
-        """
-        if record.state not in {"ready", "paused"}:
-            why = f"is {_doing(record)}; only a ready one can be paused"
-            raise Refused(f"worker {record.name!r} {why}")
-        if await self._crew.waiting(record.name) is not None:
-            raise Refused(
-                f"worker {record.name!r} has a task in its queue; it can be paused once it has none"
-            )
 
     async def _cancel(self, command: CancelTask) -> Result:
         held = await self._crew.tasks.get(command.task)
@@ -373,16 +341,6 @@ class Commands:
         await self._crew.bus.tell(
             self._crew.bus.subjects.control(worker, nonce), message, headers={CAUSE: task}
         )
-
-    async def _worker(self, name: str) -> WorkerRecord:
-        held = await self._crew.workers.get(name)
-        if held is None:
-            raise NotThere(f"there is no worker {name!r}", field="$.name")
-        return held.value
-
-
-def _doing(record: WorkerRecord) -> str:
-    return record.state + (f" with task {record.task}" if record.task else "")
 
 
 def _no(error: JetcrewError) -> Result:

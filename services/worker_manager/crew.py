@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from contracts.bus import ANSWERS, MSG_ID, Bus, Following, Held, Records, Stored, header
 from contracts.codec import decode
-from contracts.errors import InvalidMessage
+from contracts.errors import InvalidMessage, NotThere
 from contracts.events import TaskEnd, TaskState, WorkerState
 from contracts.ids import TaskId, WorkerId, message_id
 from contracts.reports import Finished, TaskReport
@@ -75,6 +75,17 @@ class Crew:
         return await self.workers.change(
             worker, lambda record: moves.worker(record, state, at, **changes)
         )
+
+    async def worker(self, name: str) -> WorkerRecord:
+        """A worker's record.
+
+        Raises:
+            NotThere: there is none of that name.
+        """
+        held = await self.workers.get(name)
+        if held is None:
+            raise NotThere(f"there is no worker {name!r}", field="$.name")
+        return held.value
 
     def poke(self, worker: WorkerId) -> None:
         """Have the worker's keeper look again."""
@@ -174,7 +185,7 @@ class Crew:
         held = await self.workers.get(worker)
         if held is None or held.value.ended or held.value.spec.lifetime != "task":
             return
-        if await self.waiting(worker) is None:
+        if not await self.works(worker):
             await self.workers.change(
                 worker, lambda w: moves.spent(w, self.clock()) if w.task is None else None
             )
@@ -215,6 +226,14 @@ class Crew:
         subject = self.bus.subjects.task(worker)
         page = await self.bus.page("JC_TASK", subject, after=after, limit=1)
         return page[0] if page else None
+
+    async def works(self, worker: WorkerId) -> bool:
+        """Whether a prompt waits at a worker's door, or it has an assignment: between the two looks a task may
+        start, so that its prompt is gone and the worker's record does not say `busy` yet."""
+        if await self.waiting(worker) is not None:
+            return True
+        run = self.bus.subjects.run(worker)
+        return await self.bus.last("JC_RUN", run) is not None
 
     async def with_prompts(self) -> list[WorkerId]:
         """Workers at whose door prompts wait: one question about all of them."""

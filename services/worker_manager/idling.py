@@ -7,6 +7,7 @@ import structlog
 
 from contracts.ids import WorkerId
 from contracts.worker import WorkerRecord
+from services.worker_manager import moves
 from services.worker_manager.dispatch import dispatch
 from services.worker_manager.idle import Breath, Patience, Rest
 from services.worker_manager.runtimes import Runtime, Unit
@@ -19,7 +20,8 @@ class Idling:
     """Gives a worker its next task; lets it rest, freezes it, thaws it or ends it when there is none.
 
     Idle means no task in flight and none at the door, whatever else goes on or does not. The record says
-    `paused` before the unit is frozen, and a task that comes in between finds it so.
+    `paused` before the unit is frozen, and a task that comes in between finds it so. What is wanted may change
+    between a look and a move: each move goes by the record as it is then.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Idling:
         self._rest = rest
         self._wake = wake
         self._breath = Breath(around.settings.credential_life)
+        self._froze = False
 
     async def serve(self, record: WorkerRecord, runtime: Runtime) -> None:
         """A ready worker."""
@@ -39,12 +42,20 @@ class Idling:
                 self._wake()
             return
         to_pause, to_expiry = self._left(record)
-        if to_expiry <= 0:
-            await self._expire()
-        elif record.desired == "paused" or to_pause <= 0:
-            await self._freeze(record, runtime)
-        else:
+        if record.desired != "paused" and min(to_pause, to_expiry) > 0:
             self._rest.until(min(to_pause, to_expiry))
+        elif await self._crew.works(self._name):
+            return
+        elif to_expiry <= 0:
+            await self._expire()
+        else:
+            await self._freeze(runtime)
+
+    async def thawed(self, runtime: Runtime, unit: Unit) -> None:
+        """A worker that is not to be frozen: a freeze that the engine was slow to carry out is taken back."""
+        if self._froze and unit.state == "paused":
+            log.warning("unit.frozen_late", unit=unit.id)
+            await runtime.resume(self._name)
 
     async def keep_frozen(self, record: WorkerRecord, runtime: Runtime, unit: Unit) -> None:
         """A paused worker: thawed for a task, or because somebody says so; else frozen, but for a breath now
@@ -52,7 +63,7 @@ class Idling:
         waiting = await self._crew.waiting(self._name) is not None
         _, to_expiry = self._left(record)
         if waiting or record.desired == "running":
-            await self._thaw(runtime)
+            await self._thaw(record, runtime, waiting=waiting)
         elif to_expiry <= 0:
             await self._expire()
         else:
@@ -60,6 +71,7 @@ class Idling:
             if breathing and unit.state == "paused":
                 await runtime.resume(self._name)
             elif not breathing and unit.state == "running":
+                self._froze = True
                 await runtime.pause(self._name)
             self._rest.until(min(self._breath.left(), to_expiry))
 
@@ -67,22 +79,46 @@ class Idling:
         patience = Patience.of(record.spec, self._around.settings)
         return patience.left(record, self._crew.clock())
 
-    async def _freeze(self, record: WorkerRecord, runtime: Runtime) -> None:
-        reason = "idle" if record.desired == "running" else None
-        if await self._crew.move(self._name, "paused", desired="paused", reason=reason) is None:
-            return
-        await runtime.pause(self._name)
-        self._breath.frozen()
-        log.info("unit.paused", unit=record.unit, reason=reason)
+    async def _freeze(self, runtime: Runtime) -> None:
+        at = self._crew.clock()
+
+        def step(record: WorkerRecord) -> WorkerRecord | None:
+            wanted = record.desired == "paused"
+            if record.state != "ready" or not (wanted or self._left(record)[0] <= 0):
+                return None
+            reason = None if wanted else "idle"
+            return moves.worker(record, "paused", at, desired="paused", reason=reason)
+
+        frozen = await self._crew.workers.change(self._name, step)
+        if frozen is not None:
+            self._froze = True
+            await runtime.pause(self._name)
+            self._breath.frozen()
+            log.info("unit.paused", unit=frozen.unit, reason=frozen.reason)
         self._wake()
 
-    async def _thaw(self, runtime: Runtime) -> None:
+    async def _thaw(self, seen: WorkerRecord, runtime: Runtime, *, waiting: bool) -> None:
         await runtime.resume(self._name)
         self._around.last_beat[self._name] = time.monotonic()
-        await self._crew.move(self._name, "ready", desired="running")
+        at = self._crew.clock()
+
+        def step(record: WorkerRecord) -> WorkerRecord | None:
+            anew = record.desired == "paused" != seen.desired
+            if record.state != "paused" or (anew and not waiting):
+                return None
+            return moves.worker(record, "ready", at, desired="paused" if anew else "running")
+
+        await self._crew.workers.change(self._name, step)
         self._wake()
 
     async def _expire(self) -> None:
-        log.info("worker.expired")
-        await self._crew.move(self._name, "stopping", desired="stopped", reason="idle")
+        at = self._crew.clock()
+
+        def step(record: WorkerRecord) -> WorkerRecord | None:
+            if record.state not in {"ready", "paused"} or self._left(record)[1] > 0:
+                return None
+            return moves.worker(record, "stopping", at, desired="stopped", reason="idle")
+
+        if await self._crew.workers.change(self._name, step) is not None:
+            log.info("worker.expired")
         self._wake()

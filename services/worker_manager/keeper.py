@@ -213,6 +213,8 @@ class Keeper:
             await self._ended_unit(record, unit)
             return
         await self._around.open_bus(record)
+        if record.state in {"ready", "busy"}:
+            await self._idling.thawed(runtime, unit)
         if record.state == "ready":
             await self._idling.serve(record, runtime)
         elif record.state == "paused":

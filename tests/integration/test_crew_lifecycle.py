@@ -1,5 +1,7 @@
 """How long workers live and how many there are at once: room, the line for it, idle rules, one task's worth."""
 
+import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -212,6 +214,26 @@ async def test_a_pause_is_refused_while_there_is_work_and_outlives_the_manager(
     assert (await crew.ask("worker.resume", {"name": "pat"})).detail == "will be ready"
     await crew.until("pat", "ready")
     await delete(crew, "pat")
+
+
+@pytest.mark.soak
+async def test_pauses_resumes_and_prompts_at_once_leave_no_task_undone(crew: RunningCrew) -> None:
+    await crew.create("rae", idle_pause=0.3)
+    chance = random.Random(7)
+    for n in range(20):
+        doings = ["pause", "resume", "pause", "submit"]
+        chance.shuffle(doings)
+        async with asyncio.TaskGroup() as group:
+            for doing in doings:
+                if doing == "submit":
+                    group.create_task(crew.submit("rae", "true", task=f"rae-{n}"))
+                else:
+                    group.create_task(crew.ask(f"worker.{doing}", {"name": "rae"}))
+                await asyncio.sleep(chance.uniform(0, 0.1))
+        done = await crew.ended(f"rae-{n}", within=30)
+        assert done.state == "succeeded", done.end
+    assert "starting" not in (await crew.kinds("jetcrew.evt.worker.rae.>"))[3:]
+    await delete(crew, "rae")
 
 
 async def test_many_starts_are_paced_and_a_stop_overtakes_them(tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ async def get_task(session: Session, options: dict[str, Any]) -> None:
     facts = {
         "id": record.id,
         "worker": record.worker,
+        "project": record.project,
         "state": verdict_line(record.state, end),
         "prompt": record.prompt_head + ("…" if record.prompt_bytes > len(record.prompt_head.encode()) else ""),
         "attempt": f"{record.attempt} of {record.max_attempts}" if record.max_attempts > 1 else None,

@@ -91,7 +91,8 @@ async def test_every_route_but_the_probes_is_behind_the_token(server: Server) ->
         walked = {
             (method, route.path): (
                 await api.client.request(
-                    method, route.path_format.format(worker="ada", task="t1", path="x")
+                    method,
+                    route.path_format.format(worker="ada", task="t1", project="apollo", path="x"),
                 )
             ).status_code
             for route in api.api.routes.routes

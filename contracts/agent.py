@@ -111,6 +111,10 @@ class Agent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The file that holds its standing instructions; a relative path is below the workspace."""
     state_dir: Placeholder | None = None
     """Where its conversations live; on the home volume."""
+    conversation: list[str] = []
+    """The files of one conversation, below `state_dir`: `*` within a name, `**` last for all below, and
+    `{session}`. They are what travels when workers share a session, and nothing else does: no credentials, no
+    settings. Empty: its conversations cannot be told apart, or were not tried, and are not shared."""
     config_files: dict[Placeholder, Placeholder] = {}
     """Files written before its first turn, path to content; existing ones are left alone. An empty
     placeholder drops nothing here. In a `.json` or `.toml` file a placeholder stands inside a string: what

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from contracts.budget import Budget
+from contracts.events import Usage
 from contracts.ids import Instant, Token
 from contracts.repository import RepositorySource
 
@@ -69,6 +70,18 @@ class BootFiles(Struct, frozen=True, kw_only=True):
         return f"BootFiles(files={sorted(self.files)})"
 
 
+class SharedConversation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Of a task in a shared session: what its wrapper does with the conversation's files. When the turn has ended
+    it hands them over as `conversation`."""
+
+    stored: bool = False
+    """Whether they are to be fetched, as `conversation`, before the agent starts."""
+    counted: Usage | None = None
+    """What the agent had counted when they were stored."""
+    lost: str = ""
+    """Why there are none, though the session had begun."""
+
+
 class Assignment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The one open piece of work of a worker, on `jetcrew.run.<worker>`."""
 
@@ -87,6 +100,8 @@ class Assignment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What this attempt may use."""
     data_schema: dict[str, object] | None = None
     """JSON Schema of `data` in the verdict."""
+    shared: SharedConversation | None = None
+    """None when the session is the worker's own, whose files stay where they are."""
 
 
 class StartTask(Struct, frozen=True, kw_only=True):
@@ -134,7 +149,7 @@ class _OfRun(Struct, frozen=True, kw_only=True):
     attempt: int
     run: Token
     name: Token
-    """`bundle` or `patch`."""
+    """`bundle`, `patch` or `conversation`."""
 
 
 class PutPiece(_OfRun, frozen=True, kw_only=True):
@@ -162,7 +177,8 @@ class HandedOver(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GetPiece(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`artifact.get`: a piece of what was laid out for this worker."""
+    """`artifact.get`: a piece of what was laid out for this worker; as `conversation`, of the shared session that
+    its task is in."""
 
     name: Token
     after: Annotated[int, Meta(ge=0)] = 0

@@ -50,6 +50,19 @@ class ArtifactRef(Struct, frozen=True, kw_only=True):
     """In hexadecimal."""
 
 
+class ConversationLeft(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of the files of a shared session when a turn in it had ended."""
+
+    reason: Literal["kept", "too-large", "no-files", "not-taken"]
+    """`no-files`: the agent kept nothing, and the session stays as it was. After `too-large` and `not-taken` it is
+    lost, and the next task in it begins a fresh conversation."""
+    size_bytes: int = 0
+    detail: str = ""
+    """One sentence, where they are not kept."""
+    counted: Usage | None = None
+    """What its agent has counted since the conversation began, if that is how it counts."""
+
+
 class TaskEnd(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an attempt ended, and all that came of it."""
 
@@ -82,6 +95,8 @@ class TaskEnd(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What git says of the workspace; None when it is no repository, or nobody could look."""
     work: Work | None = None
     """What changed in the repository that the worker was given; None when it was given none."""
+    conversation: ConversationLeft | None = None
+    """Of a turn in a shared session, as its wrapper tells it."""
 
 
 class _Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):

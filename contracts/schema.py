@@ -39,6 +39,7 @@ from contracts.node import NodeRecord
 from contracts.project import ArchiveProject, CreateProject, ProjectRecord, UpdateProject
 from contracts.reports import Heartbeat, Output, Report
 from contracts.results import Result
+from contracts.session import ForgetSession, SessionRecord
 from contracts.task import AnswerTask, CancelTask, SubmitTask, TaskRecord
 from contracts.worker import (
     CreateWorker,
@@ -62,6 +63,7 @@ MESSAGES: dict[str, Any] = {
     "cmd.worker.status": StatusOfWorker,
     "cmd.task.cancel": CancelTask,
     "cmd.task.answer": AnswerTask,
+    "cmd.session.forget": ForgetSession,
     "cmd.image.gc": CleanUp,
     "cmd.dlq.redrive": RedriveLetters,
     "cmd.dlq.drop": DropLetters,
@@ -99,6 +101,7 @@ MESSAGES: dict[str, Any] = {
     "res": Result,
     "kv.jc_worker": WorkerRecord,
     "kv.jc_task": TaskRecord,
+    "kv.jc_session": SessionRecord,
     "kv.jc_node": NodeRecord,
     "kv.jc_image": ImageRecord,
     "kv.jc_project": ProjectRecord,

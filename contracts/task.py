@@ -8,6 +8,7 @@ from contracts.budget import Budget
 from contracts.events import Owed, TaskEnd, TaskState
 from contracts.ids import Instant, ProjectId, TaskId, Token, WorkerId
 from contracts.repository import RepositorySource
+from contracts.session import SharedSession
 
 LONGEST_TIMEOUT = 604_800
 """Seconds: a week."""
@@ -107,6 +108,8 @@ class TaskRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     context: dict[str, str] = {}
     repository: RepositorySource | None = None
     """What was checked out for it."""
+    shared: SharedSession | None = None
+    """The session of its worker's owner that it is in; None when the session is its worker's own."""
     started_at: Instant | None = None
     deadline_at: Instant | None = None
     ended_at: Instant | None = None

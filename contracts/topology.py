@@ -21,6 +21,7 @@ GIB = 1024 * MIB
 COMMANDS = {
     "worker": ("create", "delete", "pause", "resume", "status"),
     "task": ("cancel", "answer"),
+    "session": ("forget",),
     "image": ("gc",),
     "dlq": ("redrive", "drop"),
     "project": ("create", "update", "archive"),
@@ -199,8 +200,11 @@ class Bucket:
         return f"KV_{self.name}"
 
 
-HANDED_OVER: dict[str, int] = {"bundle": 256 * MIB, "patch": 16 * MIB}
-"""What a worker may hand over of a task, with the most bytes of each: commits, uncommitted changes."""
+CONVERSATION = "conversation"
+"""The files of a shared session, as they are handed over and fetched."""
+
+HANDED_OVER: dict[str, int] = {"bundle": 256 * MIB, "patch": 16 * MIB, CONVERSATION: 32 * MIB}
+"""What a worker may hand over of a task, with the most bytes of each: commits, uncommitted changes, a conversation."""
 
 
 LAID_OUT = 256 * MIB
@@ -330,10 +334,7 @@ class Topology:
         return (
             Consumer(
                 stream="JC_CMD", name="mgr",
-                filters=tuple(
-                    f"{self.prefix}.cmd.{entity}.>"
-                    for entity in ("worker", "task", "image", "dlq", "project")
-                ),
+                filters=tuple(f"{self.prefix}.cmd.{entity}.>" for entity in COMMANDS),
             ),
             Consumer(stream="JC_TASK", name="mgr"),
             Consumer(stream="JC_REP", name="rec", max_ack_pending=256),

@@ -99,6 +99,9 @@ class CreateWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):
     project: Token | None = None
     """The project that its tasks spend in, besides its own budget; it must exist."""
     labels: Annotated[dict[Token, Label], Meta(max_length=64)] = {}
+    owner: Token | None = None
+    """Whose it is: workers of one owner with the same agent share the sessions that tasks name. None: it
+    shares nothing."""
 
 
 class DeleteWorker(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -100,7 +100,7 @@ def agents() -> str:
         "# Agents\n\nGenerated from `images/agents/*.toml` and `agents.json`; `just docs` writes it.",
         table(
             ("agent", "version", "what it is", "output", "key", "address of the provider",
-             "instructions", "resumes", "needs Node"),
+             "instructions", "resumes", "shares sessions", "needs Node"),
             map(agent_row, known.values()),
         ),
         "## Variables\n\nSet for each run; a worker's own `env` wins. Those of an address and of a model are how an "
@@ -131,7 +131,9 @@ def agent_row(agent: Agent) -> tuple[str, ...]:
     address = f"`{agent.base_url_env}`" if agent.base_url_env else ""
     file = f"`{agent.instructions_file}`" if agent.instructions_file else ""
     version = agent.version if agent.install.npm else ""
-    resumes, node = ("yes" if each else "no" for each in (agent.resume, agent.install.node))
+    resumes, shares, node = (
+        "yes" if each else "no" for each in (agent.resume, agent.conversation, agent.install.node)
+    )
     keys = code(agent.key_env)
     return (
         f"`{agent.name}`",
@@ -142,6 +144,7 @@ def agent_row(agent: Agent) -> tuple[str, ...]:
         address,
         file,
         resumes,
+        shares,
         node,
     )
 

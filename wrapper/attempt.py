@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from contracts.asks import Assignment
 from contracts.budget import overrun, spent_in
-from contracts.events import TaskEnd, Usage, Verdict
+from contracts.events import ConversationLeft, TaskEnd, Usage, Verdict
 from contracts.reports import Finished, Output
 from contracts.repository import GitState, Work
 from wrapper.answer import AnswerFormat
@@ -23,6 +23,7 @@ from wrapper.output import Adapter, Noted, adapter_for
 from wrapper.output.reading import added
 from wrapper.process import NotStarted, StreamName
 from wrapper.session import Conversation, conversation, fresh, is_lost
+from wrapper.sharing import Sharing
 from wrapper.turn import Command, Ran, Stop, signal_of, take_turn
 from wrapper.usage import Totals
 from wrapper.verdict import VerdictProblem, clean
@@ -86,6 +87,8 @@ class Attempt:
         self._verdict: Verdict | None = None
         self._format = AnswerFormat.of(place.agent, work.data_schema)
         self._workspace = Workspace(place, family, run, parcels)
+        self._sharing = Sharing(place, work, run, parcels)
+        self._shared: ConversationLeft | None = None
         self._git: GitState | None = None
         self._left: Work | None = None
 
@@ -126,9 +129,9 @@ class Attempt:
             return Ending("failed", "workspace", str(error))
 
     async def _prepare(self) -> None:
-        """Make the workspace fit, unless that takes until the deadline or somebody stops it."""
+        """Make the worker fit, unless that takes until the deadline or somebody stops it."""
         loop = asyncio.get_running_loop()
-        preparing = loop.create_task(self._workspace.begin(self._work))
+        preparing = loop.create_task(self._begin())
         stopping = loop.create_task(self._stop.wanted.wait())
         try:
             await asyncio.wait(
@@ -137,8 +140,7 @@ class Attempt:
                 return_when="FIRST_COMPLETED",
             )
             if preparing.done():
-                for note in preparing.result():
-                    self._reports.note(note)
+                preparing.result()
             elif not self._stop.wanted.is_set():
                 detail = "The deadline passed before the workspace was ready."
                 self._stop.want("timed-out", "deadline", detail)
@@ -147,8 +149,20 @@ class Attempt:
             stopping.cancel()
             await asyncio.wait({preparing, stopping})
 
+    async def _begin(self) -> None:
+        for note in await self._workspace.begin(self._work):
+            self._reports.note(note)
+        if why := await self._sharing.lay():
+            self._begin_afresh(f"the shared session is lost ({why})")
+
+    def _begin_afresh(self, why: str) -> None:
+        log.warning("session.lost", agent_session=self._conversation.id)
+        self._reports.note(Noted("status", f"{why}; a fresh conversation begins"))
+        self._lost = True
+        self._conversation = fresh(self._place.agent)
+
     async def _settled(self, ending: Ending) -> Ending:
-        """What git says, and the work that is left, once the agent is gone."""
+        """What git says, the work that is left, and a shared conversation, once the agent is gone."""
         early = ending.state in {"cancelled", "timed-out"}
         if self._git is None:
             self._git = await self._claims().state(remote=not early)
@@ -156,20 +170,18 @@ class Attempt:
         left = self._deadline + SETTLING_EARLY - time.monotonic()
         if ending.reason == "drained":
             left = SETTLING_DRAINED
-        self._left = await self._workspace.end(
-            self._work, max(SETTLING_DRAINED, min(patience, left))
+        until = time.monotonic() + max(SETTLING_DRAINED, min(patience, left))
+        self._left = await self._workspace.end(self._work, until - time.monotonic())
+        self._shared = await self._sharing.keep(
+            self._session, max(SETTLING_DRAINED, until - time.monotonic())
         )
         return ending
 
     async def _first_turn(self) -> Ran:
         ran = await self._turn(self._prompt(), self._conversation)
         if self._conversation.resumed and is_lost(self._place.agent, ran):
-            lost = f"conversation {self._conversation.id} is not known any more; a fresh one begins"
-            log.warning("session.lost", agent_session=self._conversation.id)
-            self._reports.note(Noted("status", lost))
-            self._lost = True
+            self._begin_afresh(f"conversation {self._conversation.id} is not known any more")
             self._ran.clear()
-            self._conversation = fresh(self._place.agent)
             ran = await self._turn(self._prompt(), self._conversation)
         return ran
 
@@ -316,6 +328,7 @@ class Attempt:
                 output_dropped_bytes=self._outlet.dropped_bytes,
                 git=self._git,
                 work=self._redacted_work(),
+                conversation=self._shared,
             ),
         )
 

@@ -16,8 +16,8 @@ class Totals:
 
     def turn(self, session: str, total: Usage, *, resumed: bool) -> Usage | None:
         """What the turn that ended with `total` used; None when nobody knows what came before it."""
-        before = self._before(session) if resumed else Usage()
-        self._keep(session, total)
+        before = self.of(session) if resumed else Usage()
+        self.keep(session, total)
         if before is None:
             return None
         return Usage(
@@ -32,14 +32,16 @@ class Totals:
     def _file(self, session: str) -> Path:
         return self._folder / f"{session.encode().hex()[:200]}.json"
 
-    def _before(self, session: str) -> Usage | None:
+    def of(self, session: str) -> Usage | None:
+        """What a conversation had used by then; None when nobody knows."""
         file = self._file(session)
         try:  # the agent can write there, too: whatever it likes
             return decode(file.read_bytes(), Usage) if file.is_file() else None
         except (OSError, InvalidMessage):
             return None
 
-    def _keep(self, session: str, total: Usage) -> None:
+    def keep(self, session: str, total: Usage) -> None:
+        """Remember it."""
         with contextlib.suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = self._file(session)

@@ -19,6 +19,9 @@ Filter = Annotated[str | None, QueryParameter(pattern=ID_PATTERN)]
 ImageKey = Annotated[
     str | None, QueryParameter(max_length=81, description="Where the page before ended: `next`.")
 ]
+SessionKey = Annotated[
+    str | None, QueryParameter(max_length=131, description="Where the page before ended: `next`.")
+]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Items of a page, at most.")]
 Seq = Annotated[
     int | None,

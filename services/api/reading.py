@@ -15,11 +15,18 @@ from contracts.ids import ProjectId, TaskId, WorkerId
 from contracts.image import ImageRecord
 from contracts.node import NodeRecord
 from contracts.project import ProjectRecord
+from contracts.session import SessionRecord
 from contracts.task import TaskRecord
-from contracts.topology import IMAGE, NODE, PROJECT, TASK, WORKER
+from contracts.topology import IMAGE, NODE, PROJECT, SESSION, TASK, WORKER
 from contracts.worker import WorkerRecord, places
 from services.api.problems import RecordUnreadable
-from services.api.views import image_shown, project_shown, task_summary, worker_summary
+from services.api.views import (
+    image_shown,
+    project_shown,
+    session_shown,
+    task_summary,
+    worker_summary,
+)
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -47,6 +54,7 @@ class Reader:
         self.images = _index(bus.bucket(IMAGE, ImageRecord), image_shown)
         self._projects = bus.bucket(PROJECT, ProjectRecord)
         self.projects = _index(self._projects, project_shown)
+        self.sessions = _index(bus.bucket(SESSION, SessionRecord), session_shown)
 
     async def worker(self, name: WorkerId) -> WorkerRecord:
         """The record of a worker.

@@ -20,12 +20,22 @@ from services.api.params import (
     ImageKey,
     Label,
     Limit,
+    SessionKey,
     check_states,
     problems,
     states_of,
 )
 from services.api.reading import Reader
-from services.api.views import Health, Images, Nodes, Projects, Tasks, Workers
+from services.api.views import (
+    Health,
+    Images,
+    Nodes,
+    Projects,
+    Sessions,
+    Tasks,
+    Workers,
+    session_named,
+)
 from services.kit.nodes import shown_nodes
 
 
@@ -139,6 +149,30 @@ async def get_project(reader: NamedDependency[Reader], project: Id) -> ProjectRe
     return await reader.project(ProjectId(project))
 
 
+@get("/v1/sessions", responses=problems(401, 422, 503))
+async def list_sessions(
+    reader: NamedDependency[Reader],
+    worker: Filter = None,
+    owner: Filter = None,
+    agent: Filter = None,
+    after: SessionKey = None,
+    limit: Limit = 100,
+) -> Sessions:
+    """Sessions: workers' own, and those that the workers of an owner share."""
+    known = {key: session_named(key, s) for key, s in (await reader.sessions.now()).items()}
+    found = (
+        key
+        for key in sorted(known)
+        if (after is None or key > after)
+        and (worker is None or known[key].worker == worker)
+        and (owner is None or known[key].owner == owner)
+        and (agent is None or known[key].agent == agent)
+    )
+    keys = list(islice(found, limit + 1))
+    rest = keys[limit - 1] if len(keys) > limit else None
+    return Sessions(items=[known[key] for key in keys[:limit]], next=rest)
+
+
 @get("/v1/nodes", responses=problems(401, 503))
 async def list_nodes(reader: NamedDependency[Reader]) -> Nodes:
     """Nodes: those that are there, and those that are gone while workers are theirs."""
@@ -161,6 +195,6 @@ async def readyz(reader: NamedDependency[Reader]) -> Health:
 
 
 ROUTES = (
-    list_workers, get_worker, list_tasks, get_task, list_projects, get_project, list_images,
-    list_nodes, healthz, readyz,
+    list_workers, get_worker, list_tasks, get_task, list_sessions, list_projects, get_project,
+    list_images, list_nodes, healthz, readyz,
 )  # fmt: skip

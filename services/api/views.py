@@ -10,6 +10,7 @@ from contracts.ids import Instant, NodeId, ProjectId, TaskId, WorkerId
 from contracts.image import ImageRecord
 from contracts.letter import DeadLetter
 from contracts.project import ProjectRecord
+from contracts.session import Holder, SessionRecord
 from contracts.task import TaskRecord
 from contracts.worker import Desired, Runtime, WorkerRecord
 from services.kit.nodes import NodeShown
@@ -31,6 +32,7 @@ class WorkerSummary(Struct, frozen=True, kw_only=True):
     project: str | None
     capabilities: list[str]
     labels: dict[str, str]
+    owner: str | None
     incarnation: int
     node: NodeId | None
     runtime: Runtime | None
@@ -99,6 +101,40 @@ class Projects(Struct, frozen=True, kw_only=True):
     """What `after` has to be for the next page; null on the last one."""
 
 
+class SessionShown(Struct, frozen=True, kw_only=True):
+    """A session: a worker's own, or one that the workers of an owner share."""
+
+    name: str
+    worker: str | None
+    """Whose own it is; null for a shared one."""
+    owner: str | None
+    agent: str | None
+    """Of a shared one."""
+    agent_session: str
+    """The agent CLI's own id of it; empty while there is none to go on with."""
+    task: TaskId
+    """The task in which it was last seen."""
+    last_worker: WorkerId | None
+    """Of a shared one: the worker that went on with it last."""
+    turns: int
+    size_bytes: int
+    """Of a shared one: what its files have."""
+    lost: str
+    """Why there is no conversation to go on with, though there was one."""
+    holder: Holder | None
+    """The attempt that is in it; null for one that is free, and for a worker's own."""
+    began_at: Instant | None
+    seen_at: Instant
+
+
+class Sessions(Struct, frozen=True, kw_only=True):
+    """A page of sessions, by key: workers' own, and those that are shared."""
+
+    items: list[SessionShown]
+    next: str | None
+    """What `after` has to be for the next page; null on the last one."""
+
+
 class Nodes(Struct, frozen=True, kw_only=True):
     """The nodes of the crew, by name."""
 
@@ -157,6 +193,34 @@ class Health(Struct, frozen=True, kw_only=True):
     status: Literal["ok"] = "ok"
 
 
+def session_shown(record: SessionRecord) -> SessionShown:
+    """What a list shows of a session, but for the name of a worker's own and whose it is: its key says that."""
+    shared = record.shared
+    return SessionShown(
+        name=shared.name if shared else "",
+        worker=None,
+        owner=shared.owner if shared else None,
+        agent=shared.agent if shared else None,
+        agent_session=record.agent_session,
+        task=record.task,
+        last_worker=record.worker,
+        turns=record.turns,
+        size_bytes=record.files.size_bytes if record.files else 0,
+        lost=record.lost,
+        holder=record.holder,
+        began_at=record.began_at,
+        seen_at=record.seen_at,
+    )
+
+
+def session_named(key: str, session: SessionShown) -> SessionShown:
+    """The same with its name."""
+    if session.owner is not None:
+        return session
+    worker, _, name = key.partition(".")
+    return replace(session, worker=worker, name=name)
+
+
 def image_shown(record: ImageRecord) -> ImageRecord:
     """An image's record is short: lists show it as it is."""
     return record
@@ -179,6 +243,7 @@ def worker_summary(record: WorkerRecord) -> WorkerSummary:
         project=record.spec.project,
         capabilities=record.spec.capabilities,
         labels=record.spec.labels,
+        owner=record.spec.owner,
         incarnation=record.incarnation,
         node=record.node,
         runtime=record.runtime,

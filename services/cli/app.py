@@ -31,6 +31,7 @@ COMMANDS = {
     "worker": ("worker", "Create, list, show, delete workers; read their output."),
     "task": ("task", "Submit, list, show, await, cancel tasks; read their events."),
     "project": ("project", "Create, list, show, update, archive projects: what is spent together."),
+    "session": ("session", "List and forget sessions: conversations, shared or a worker's own."),
     "node": ("node", "List the nodes of the crew."),
     "image": ("image", "List worker images, and remove what nothing needs any more."),
     "dlq": ("dlq", "List, show, redrive, drop dead letters: messages that nobody could handle."),

@@ -61,6 +61,7 @@ class Order:
     """The worker to be made; None: it exists."""
     secrets: Mapping[str, str]
     keep: bool
+    session: str = "continue"
     repository: Packed | None = None
     """What is laid into the workspace before the agent starts."""
     budget: Budget = field(default_factory=Budget)
@@ -247,6 +248,7 @@ class Errand:
         body = SubmitTask(
             prompt=order.prompt,
             timeout=order.timeout,
+            session=order.session,
             budget=order.budget,
             repository=source,
             data_schema=order.data_schema,

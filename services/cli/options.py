@@ -189,6 +189,11 @@ def making(command: F) -> F:
                 help="A tool set in the worker: git, node, python, …  [repeatable]",
             ),
             click.option(
+                "--owner",
+                metavar="NAME",
+                help="Whose it is: workers of one owner share the sessions that tasks name.",
+            ),
+            click.option(
                 "--network",
                 type=click.Choice(["none", "bridge"]),
                 help="bridge: out to the internet; none: nothing but the bus. Docker only.  "
@@ -312,6 +317,17 @@ def budgeting(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def conversing(command: F) -> F:
+    """`--session`."""
+    return click.option(
+        "--session",
+        default="continue",
+        show_default=True,
+        metavar="NAME",
+        help="continue the conversation, start a new one, or go on with one by name.",
+    )(command)
 
 
 def shaping(command: F) -> F:

@@ -72,6 +72,8 @@ class Request:
     budget_turns: int | None = None
     data_schema: dict[str, object] | None = None
     name: str | None = None
+    owner: str | None = None
+    session: str = "continue"
     keep: bool = False
     worker: str | None = None
     repo: str | None = None
@@ -149,13 +151,14 @@ def order_of(request: Request, environment: Environment) -> Order:
     spec = None
     if not request.worker:
         spec = spec_of(request, name, labels=owner, lifetime=lifetime)
-    size = len(encode(SubmitTask(prompt=request.prompt, timeout=request.timeout)))
+    asked = {"prompt": request.prompt, "timeout": request.timeout, "session": request.session}
+    size = len(encode(convert(asked, SubmitTask)))
     if size > DOOR_BYTES - 1024:
         raise TooLarge(size, DOOR_BYTES - 1024, "prompt")
     return Order(
         prompt=request.prompt, timeout=request.timeout, task=task, secrets=secrets,
         worker=WorkerId(spec.name if spec else request.worker or ""), spec=spec, keep=request.keep,
-        budget=budget_of(request), data_schema=request.data_schema,
+        session=request.session, budget=budget_of(request), data_schema=request.data_schema,
     )  # fmt: skip
 
 
@@ -176,6 +179,7 @@ def spec_of(request: Any, name: str, **more: Any) -> CreateWorker:
         "secrets": list(request.secrets),
         "capabilities": _capabilities(request),
         "trust_repository": request.trust_repository,
+        "owner": request.owner,
         "limits": _given(request, _LIMITS),
         **_given(request, _WAITS),
         **more,

@@ -161,6 +161,7 @@ async def get_worker(session: Session, options: dict[str, Any]) -> None:
         "task": record.task,
         "capabilities": ", ".join(record.spec.capabilities),
         "secrets": ", ".join(record.spec.secrets),
+        "owner": record.spec.owner,
         "lifetime": "one task" if record.spec.lifetime == "task" else None,
         "requested": when(record.requested_at),
         "since": when(record.changed_at),

@@ -21,6 +21,7 @@ from contracts.image import CleanUp
 from contracts.letter import DropLetters, RedriveLetters
 from contracts.project import ArchiveProject, CreateProject, UpdateProject
 from contracts.results import Result, failure
+from contracts.session import ForgetSession
 from contracts.task import AnswerTask, CancelTask, SubmitTask, TaskRecord
 from contracts.topology import Consumer
 from contracts.worker import (
@@ -36,10 +37,12 @@ from services.worker_manager import moves
 from services.worker_manager.credentials import Credentials
 from services.worker_manager.crew import Crew
 from services.worker_manager.engine_door.policy import check_access
+from services.worker_manager.forgetting import forget_session
 from services.worker_manager.letters import Letters
 from services.worker_manager.limits import within
 from services.worker_manager.repositories import check, with_git
 from services.worker_manager.settings import Caps
+from services.worker_manager.sharing import check_owner
 from services.worker_manager.wishes import want
 
 log = structlog.get_logger()
@@ -52,6 +55,7 @@ KINDS: dict[str, Any] = {
     "worker.status": StatusOfWorker,
     "task.cancel": CancelTask,
     "task.answer": AnswerTask,
+    "session.forget": ForgetSession,
     "image.gc": CleanUp,
     "dlq.redrive": RedriveLetters,
     "dlq.drop": DropLetters,
@@ -162,6 +166,8 @@ class Commands:
                 return await self._cancel(command)
             case AnswerTask():
                 return await self._answer(command, command_id)
+            case ForgetSession():
+                return await forget_session(self._crew, command)
             case CleanUp():
                 return await self._clean(command)
             case RedriveLetters():
@@ -219,6 +225,7 @@ class Commands:
         for name, purpose in catalog.agent(spec.agent).required_env.items():
             if not spec.env.get(name):
                 raise InvalidMessage(f"missing: {purpose}", field=f"$.env.{name}")
+        check_owner(catalog, spec)
         for index, name in enumerate(spec.capabilities):
             catalog.capability(name, field=f"$.capabilities[{index}]")
         check_access(spec, spec.runtime, on=self._engine_access)

@@ -21,6 +21,7 @@ from contracts.worker import WorkerRecord
 from services.kit.catalog import Catalog
 from services.worker_manager import moves
 from services.worker_manager.projects import Projects
+from services.worker_manager.sharing import GoingOn, Sharing
 
 log = structlog.get_logger()
 
@@ -66,6 +67,9 @@ class Crew:
         """Likewise."""
         self.projects = Projects(self.bus, self.clock)
         self.sessions = self.bus.bucket(SESSION, SessionRecord)
+        self.sharing = Sharing(
+            self.bus, self.sessions, self.tasks, self.sessions_live, lambda: self.clock()
+        )
 
     async def move(
         self, worker: WorkerId, state: WorkerState, **changes: Any
@@ -93,12 +97,13 @@ class Crew:
             call(worker)
 
     async def _after_task(self, record: TaskRecord) -> TaskRecord:
-        """What a task's move entails: the assignment is withdrawn once its attempt is over, the project of
-        its worker has spent what it used, and the prompt leaves the door when its last attempt starts, or the
-        task ends."""
+        """What a task's move entails: once its attempt is over the assignment is withdrawn, a shared session
+        left, and the project of its worker has spent what it used; the prompt leaves the door when its last
+        attempt starts, or the task ends."""
         await self.projects.settle(record)
         if record.ended or record.state == "queued":
             await self._withdraw(record)
+            await self.sharing.give_back(record)
         needed = record.state == "queued" or moves.may_run_again(record)
         if record.door_seq is not None and not needed:
             await self.bus.delete_message("JC_TASK", record.door_seq)
@@ -191,7 +196,10 @@ class Crew:
             )
 
     async def remember(self, record: TaskRecord, agent_session: str) -> None:
-        """Keep the conversation of a task, for the next one of that session to go on with."""
+        """Keep the conversation of a task, for the next one of that session to go on with. A shared one is kept
+        with its files, at the end."""
+        if record.shared is not None:
+            return
         name = "continue" if record.session == "new" else record.session
         key, at = f"{record.worker}.{name}", self.clock()
         held = await self.sessions.get(key)
@@ -205,7 +213,13 @@ class Crew:
         )
         await self.sessions.put(key, new, ttl=self.sessions_live.longest)
 
-    async def session(self, record: TaskRecord) -> str | None:
+    async def going_on(self, record: TaskRecord) -> GoingOn | None:
+        """What a task that is about to run goes on with; None while another one is in its shared session."""
+        if record.shared is not None:
+            return await self.sharing.take(record)
+        return GoingOn(agent_session=await self._session(record))
+
+    async def _session(self, record: TaskRecord) -> str | None:
         """The conversation that a task is to go on with; None for a fresh one."""
         if record.goes_on_in is not None:
             return record.goes_on_in
@@ -217,7 +231,7 @@ class Crew:
         return held.value.agent_session
 
     async def forget_sessions(self, worker: WorkerId) -> None:
-        """Drop a worker's conversations, whose files go with its home."""
+        """Drop a worker's own conversations, whose files go with its home."""
         for key in await self.sessions.list(f"{worker}."):
             await self.sessions.delete(key)
 

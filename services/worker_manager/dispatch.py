@@ -38,6 +38,8 @@ async def dispatch(crew: Crew, to: WorkerRecord, stored: Stored) -> bool:
     if isinstance(allowed, TaskEnd):
         await crew.end(task, "failed", allowed)
         return True
+    if (goes_on := await crew.going_on(held.value)) is None:
+        return False  # another task is in its session; when that has ended, we look again
     body = decode(stored.data, SubmitTask)
     assignment = Assignment(
         task=task,
@@ -45,7 +47,8 @@ async def dispatch(crew: Crew, to: WorkerRecord, stored: Stored) -> bool:
         nonce=nonce(),
         prompt=body.prompt,
         timeout=body.timeout,
-        agent_session=await crew.session(held.value),
+        agent_session=goes_on.agent_session,
+        shared=goes_on.shared,
         context=body.context,
         repository=body.repository,
         data_schema=held.value.data_schema,

@@ -7,8 +7,10 @@ from contracts.bus.deadletter import bury
 from contracts.codec import decode
 from contracts.errors import InvalidMessage, NotThere, Refused
 from contracts.ids import TaskId, WorkerId, is_token, message_id
+from contracts.session import shared_session
 from contracts.task import SubmitTask
 from contracts.topology import Consumer
+from contracts.worker import CreateWorker
 from services.worker_manager import moves, schemas
 from services.worker_manager.crew import Crew
 from services.worker_manager.repositories import check
@@ -39,7 +41,7 @@ class Intake:
         try:
             body = decode(delivery.data, SubmitTask)
             schemas.check(body.data_schema)
-            await self._check(worker, body)
+            spec = await self._check(worker, body)
         except InvalidMessage as error:
             await bury(self._crew.bus, self._consumer, delivery, str(error))
             await self._refuse(delivery, worker, task, error.reason, error.field)
@@ -50,6 +52,7 @@ class Intake:
         record = moves.queued(
             task, worker, body, self._crew.clock(), door_seq=delivery.seq,
             actor=header(delivery.headers, ACTOR),
+            shared=shared_session(spec.owner, spec.agent, body.session),
         )  # fmt: skip
         if await self._crew.tasks.create(task, record) is None:
             await self._repeated(delivery, task)
@@ -82,7 +85,12 @@ class Intake:
         if held is None or held.value.door_seq != seq:
             raise Refused(f"task {task} has no question that this could answer")
 
-    async def _check(self, worker: WorkerId, body: SubmitTask) -> None:
+    async def _check(self, worker: WorkerId, body: SubmitTask) -> CreateWorker:
+        """What its worker was made as.
+
+        Raises:
+            NotThere, Refused: it cannot have the task.
+        """
         held = await self._crew.workers.get(worker)
         if held is None:
             raise NotThere(f"there is no worker {worker!r}")
@@ -90,6 +98,7 @@ class Intake:
             why = f" ({held.value.reason})" if held.value.reason else ""
             raise Refused(f"worker {worker!r} is {held.value.state}{why}")
         await check(self._crew.bus, worker, body.repository, held.value.spec.limits)
+        return held.value.spec
 
     async def _refuse(
         self, delivery: Delivery, worker: WorkerId, task: TaskId, reason: str, field: str | None

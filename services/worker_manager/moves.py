@@ -43,6 +43,7 @@ from contracts.events import (
 from contracts.ids import CommandId, ProjectId, TaskId, WorkerId
 from contracts.reports import Finished
 from contracts.repository import Work
+from contracts.session import SharedSession
 from contracts.task import PROMPT_HEAD, TASK_TRANSITIONS, PastAttempt, SubmitTask, TaskRecord
 from contracts.topology import OBJECTS
 from contracts.worker import WORKER_TRANSITIONS, CreateWorker, WorkerRecord
@@ -178,8 +179,9 @@ def found(
 
 
 def queued(
-    task: TaskId, to: WorkerId, body: SubmitTask, at: datetime, *, door_seq: int, actor: str | None
-) -> TaskRecord:
+    task: TaskId, to: WorkerId, body: SubmitTask, at: datetime, *, door_seq: int, actor: str | None,
+    shared: SharedSession | None = None,
+) -> TaskRecord:  # fmt: skip
     """The record of a prompt that was taken."""
     record = TaskRecord(
         id=task,
@@ -194,6 +196,7 @@ def queued(
         max_attempts=body.max_attempts,
         context=body.context,
         repository=body.repository,
+        shared=shared,
         budget=body.budget,
         data_schema=body.data_schema,
         door_seq=door_seq,

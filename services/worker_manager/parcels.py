@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from contracts.asks import GetPiece, HandedOver, KeepArtifact, PieceAnswer, PutPiece
-from contracts.bus import Artifacts, Message
+from contracts.bus import Artifact, Artifacts, Message
 from contracts.codec import decode
 from contracts.errors import (
     BusUnavailable,
@@ -29,7 +29,7 @@ from contracts.errors import (
 from contracts.ids import TaskId, WorkerId
 from contracts.laying import LayOut, LayPiece
 from contracts.results import Result
-from contracts.topology import HANDED_OVER, LAID_OUT, OBJECTS
+from contracts.topology import CONVERSATION, HANDED_OVER, LAID_OUT, OBJECTS
 from services.worker_manager import moves
 from services.worker_manager.crew import Crew
 
@@ -91,7 +91,7 @@ class Parcels:
         """`artifact.get`: a piece of what was laid out for this worker."""
         try:
             ask = decode(message.data, GetPiece)
-            found = await self._artifacts.info(OBJECTS.handed_to(self._asker(message), ask.name))
+            found = await self._found(self._asker(message), ask.name)
             if found is None:
                 return PieceAnswer(
                     reason=f"nothing called {ask.name!r} is laid out for this worker"
@@ -100,6 +100,17 @@ class Parcels:
         except _NO as error:
             return PieceAnswer(reason=str(error))
         return PieceAnswer(data=data, next=after, size_bytes=found.size_bytes, sha256=found.sha256)
+
+    async def _found(self, worker: WorkerId, name: str) -> Artifact | None:
+        """What a worker may fetch by this name."""
+        if name != CONVERSATION:
+            return await self._artifacts.info(OBJECTS.handed_to(worker, name))
+        held = await self._crew.workers.bucket.get(worker)
+        task = await self._crew.tasks.bucket.get(held.value.task or "") if held else None
+        if task is None or task.value.worker != worker:
+            return None
+        files = await self._crew.sharing.files_of(task.value)
+        return await self._artifacts.info(files.name) if files else None
 
     # -- what operators lay out -------------------------------------------------------------------
 
@@ -110,6 +121,7 @@ class Parcels:
             InvalidMessage, Refused, TooLarge, QueueFull, BusUnavailable: it was not taken.
         """
         ask = decode(data, LayPiece)
+        _check_name(ask.name)
         put = _put_for(ask)
         async with self._turns.setdefault(put, asyncio.Lock()):
             await self._artifacts.append(put, ask.n, ask.data, limit=LAID_OUT)
@@ -122,6 +134,7 @@ class Parcels:
             InvalidMessage, Refused, TooLarge, BusUnavailable: it is none.
         """
         ask = decode(data, LayOut)
+        _check_name(ask.name)
         name = OBJECTS.handed_to(WorkerId(ask.worker), ask.name)
         try:
             await self._artifacts.adopt(
@@ -154,10 +167,17 @@ class Parcels:
             or not moves.reported_by_its_run(held.value, ask.attempt, ask.run)
         ):
             raise Refused(f"worker {worker} does not run task {ask.task} as {ask.run}")
+        if ask.name == CONVERSATION and held.value.shared is None:
+            raise Refused(f"task {ask.task} is in no shared session")
         return worker, limit
 
     def _asker(self, message: Message) -> WorkerId:
         return self._crew.bus.subjects.asker(message.subject)
+
+
+def _check_name(name: str) -> None:
+    if name == CONVERSATION:
+        raise InvalidMessage(f'"{name}" is what a shared session holds', field="$.name")
 
 
 def _put_for(ask: LayPiece | LayOut) -> str:

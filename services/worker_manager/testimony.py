@@ -145,6 +145,8 @@ class Testimony:
             return StartAnswer(go=False, reason=f"worker {worker} is not to work")
         if held.value.state == "lost":  # nobody could tend it
             return StartAnswer(go=False, reason=f"worker {worker}'s node cannot be reached")
+        if (why := await self._is_out(ask)) is not None:
+            return StartAnswer(go=False, reason=why)
         at, project = self._crew.clock(), held.value.spec.project
 
         def step(record: TaskRecord) -> TaskRecord | None:
@@ -170,6 +172,15 @@ class Testimony:
         assert record.deadline_at is not None
         left = (record.deadline_at - self._crew.clock()).total_seconds()
         return StartAnswer(go=True, deadline_at=record.deadline_at, seconds_left=max(0.0, left))
+
+    async def _is_out(self, ask: StartTask) -> str | None:
+        """Why a task that is in a shared session may not start; None for any other."""
+        held = await self._crew.tasks.get(ask.task)
+        if held is None or held.value.shared is None or held.value.state != "queued":
+            return None
+        if await self._crew.sharing.holds(held.value):
+            return None
+        return f"task {ask.task} is not in session {held.value.session} any more"
 
     async def credential(self, message: Message) -> CredentialAnswer:
         """`credential`: a new JWT."""

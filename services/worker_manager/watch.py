@@ -9,7 +9,7 @@ from contracts.codec import decode
 from contracts.errors import InvalidMessage
 from contracts.events import TaskState
 from contracts.ids import NodeId, WorkerId
-from contracts.topology import TASK, WORKER
+from contracts.topology import SESSION, TASK, WORKER
 from services.worker_manager.crew import Crew
 from services.worker_manager.node import Node
 
@@ -41,6 +41,7 @@ class Watch:
         async with (
             bus.serve(bus.subjects.changes(WORKER), self._worker_changed),
             bus.serve(bus.subjects.changes(TASK), self._task_changed),
+            bus.serve(bus.subjects.changes(SESSION), self._session_changed),
         ):
             await stop.wait()
 
@@ -58,3 +59,9 @@ class Watch:
             return  # a deletion
         if task.state == "queued":
             self._node.task_came(task.worker)
+
+    async def _session_changed(self, message: Message) -> None:
+        """Whoever waited to be let into it should look."""
+        key = message.subject[len(self._crew.bus.subjects.changes(SESSION)) - 1 :]
+        for worker in self._crew.sharing.waiting_for(key):
+            self._crew.poke(worker)

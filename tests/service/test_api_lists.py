@@ -9,11 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from contracts.bus import Bucket, Bus
-from contracts.events import Owed, WorkerBecameReady
+from contracts.events import ArtifactRef, Owed, WorkerBecameReady
 from contracts.ids import NodeId, ProjectId, TaskId, WorkerId
 from contracts.image import ImageRecord
 from contracts.node import NodeRecord
 from contracts.project import ProjectRecord
+from contracts.session import SessionRecord, SharedSession
 from contracts.task import TaskRecord
 from contracts.worker import CreateWorker, WorkerRecord
 from tests.support.api import EPOCH, RunningApi, image, running_api, side_by_side, task, worker
@@ -158,6 +159,25 @@ async def test_projects_are_listed_by_name_and_shown_without_what_they_owe(
     assert [p["name"] for p in open_ones] == ["a", "c"]
     assert (shown["state"], shown.get("counted", {})) == ("archived", {})
     assert missing.status_code == 404
+
+
+async def test_sessions_are_listed_with_whose_they_are(api: RunningApi, bus: Bus) -> None:
+    sessions = bus.bucket("jc_session", SessionRecord)
+    own = SessionRecord(agent_session="s1", seen_at=EPOCH, task=TaskId("t1"))
+    review = SharedSession(owner="team", agent="claude", name="review")
+    files = ArtifactRef(name="ada/t2/conversation", size_bytes=7, sha256="0" * 64)
+    await sessions.put("ada.continue", own)
+    await sessions.put(review.key, replace(own, shared=review, worker=WorkerId("ada"), files=files))
+
+    everything = await walk(api, "/v1/sessions", limit=1)
+    of_owner = await walk(api, "/v1/sessions", owner="team", agent="claude")
+
+    assert [(s["name"], s["worker"], s["owner"]) for s in everything] == [
+        ("review", None, "team"), ("continue", "ada", None),
+    ]  # fmt: skip
+    assert [(s["last_worker"], s["size_bytes"]) for s in of_owner] == [("ada", 7)]
+    assert await walk(api, "/v1/sessions", worker="ada") == everything[1:]
+    assert await walk(api, "/v1/sessions", owner="nobody") == []
 
 
 async def test_nodes_are_listed_with_those_that_are_gone_while_workers_are_theirs(
@@ -310,8 +330,9 @@ async def test_the_openapi_document_names_every_route(api: RunningApi) -> None:
     assert set(document["paths"]) == {
         "/v1/workers", "/v1/workers/{worker}", "/v1/tasks", "/v1/tasks/{task}",
         "/v1/tasks/{task}/events", "/v1/tasks/{task}/output", "/v1/tasks/{task}/evidence",
-        "/v1/tasks/{task}/transcript", "/v1/workers/{worker}/evidence", "/v1/images", "/v1/nodes",
-            "/v1/projects", "/v1/projects/{project}", "/v1/events", "/healthz", "/readyz",
+        "/v1/tasks/{task}/transcript", "/v1/workers/{worker}/evidence", "/v1/sessions", "/v1/images",
+        "/v1/nodes", "/v1/projects", "/v1/projects/{project}", "/v1/dead-letters", "/v1/events",
+        "/healthz", "/readyz",
     }  # fmt: skip
     [state] = (
         p for p in document["paths"]["/v1/tasks"]["get"]["parameters"] if p["name"] == "state"

@@ -104,7 +104,8 @@ async def test_a_worker_reads_its_own_sessions_and_no_others(server: Server, bus
             await js.get_last_msg("KV_jc_session", "$KV.jc_session.ada.other", direct=True)
         assert ada.refused == []
         direct = "$JS.API.DIRECT.GET.KV_jc_session"
-        assert await ada.publishable([f"{direct}.$KV.jc_session.bob.main"]) == []
+        others = ("bob.main", "_shared.team.claude.review", "_shared.>")
+        assert await ada.publishable([f"{direct}.$KV.jc_session.{key}" for key in others]) == []
         for body in (b'{"last_by_subj":"$KV.jc_session.bob.main"}', b'{"multi_last":[">"]}'):
             assert await ada.publishable([direct], body) == []
 

@@ -9,13 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from contracts.asks import GetPiece, HandedOver, KeepArtifact, PieceAnswer, PutPiece
 from contracts.bus import Artifacts, Bus, connect
-from contracts.errors import BusUnavailable, NotThere, Refused
+from contracts.codec import encode
+from contracts.errors import BusUnavailable, InvalidMessage, NotThere, Refused
+from contracts.events import ArtifactRef
 from contracts.ids import TaskId, WorkerId
+from contracts.laying import LayPiece
+from contracts.session import Holder, SessionRecord, SharedSession
 from contracts.task import TaskRecord
-from contracts.topology import HANDED_OVER, OBJECTS, TASK
+from contracts.topology import HANDED_OVER, OBJECTS, SESSION, TASK, WORKER
+from contracts.worker import CreateWorker, WorkerRecord
 from services.kit.catalog import Catalog
 from services.worker_manager import parcels
 from services.worker_manager.crew import Crew, now
@@ -232,3 +238,73 @@ async def test_a_worker_takes_no_more_than_it_wants(side: Side, tmp_path: Path) 
         await side.ada.fetch("bundle", tmp_path / "got", limit=100)
 
     assert not await asyncio.to_thread((tmp_path / "got").exists)
+
+
+# -- the files of a shared session ----------------------------------------------------------------
+
+REVIEW = SharedSession(owner="team", agent="claude", name="review")
+
+
+@pytest.fixture
+async def shared(side: Side) -> Side:
+    """Task t1 is in a shared session, and so was another one before it."""
+    stored = await side.objects.put("bob/t0/conversation", b"of before", limit=100)
+    files = ArtifactRef(name=stored.name, size_bytes=stored.size_bytes, sha256=stored.sha256)
+    await in_session(side, SessionRecord(
+        agent_session="s1", seen_at=now(), task=T1, shared=REVIEW, files=files,
+        holder=Holder(task=T1, attempt=1, worker=ADA, since=now()),
+    ))  # fmt: skip
+    held = await side.bus.bucket(TASK, TaskRecord).get(T1)
+    assert held is not None
+    await side.bus.bucket(TASK, TaskRecord).put(T1, replace(held.value, shared=REVIEW))
+    worker = WorkerRecord(
+        name=ADA, state="busy", desired="running", task=T1, requested_at=now(), changed_at=now(),
+        spec=CreateWorker(name=ADA, agent="claude", owner="team"),
+    )  # fmt: skip
+    await side.bus.bucket(WORKER, WorkerRecord).put(ADA, worker)
+    return side
+
+
+async def in_session(side: Side, record: SessionRecord) -> None:
+    await side.bus.bucket(SESSION, SessionRecord).put(REVIEW.key, record)
+
+
+async def test_the_worker_whose_task_is_in_a_session_fetches_it_and_hands_it_over(
+    shared: Side, tmp_path: Path
+) -> None:
+    got = tmp_path / "got"
+    await shared.ada.fetch("conversation", got, limit=100)
+    assert await asyncio.to_thread(got.read_bytes) == b"of before"
+
+    name = await shared.ada.hand_over(got, "conversation", task=T1, attempt=1, run="r1")
+    assert name == "ada/t1/conversation"
+
+
+async def test_nobody_else_fetches_it(shared: Side, tmp_path: Path) -> None:
+    sessions = shared.bus.bucket(SESSION, SessionRecord)
+    held = await sessions.get(REVIEW.key)
+    assert held is not None
+    for holder in (None, Holder(task=TaskId("t2"), attempt=1, worker=BOB, since=now())):
+        await in_session(shared, replace(held.value, holder=holder))
+        with pytest.raises(NotThere):
+            await shared.ada.fetch("conversation", tmp_path / "got", limit=100)
+
+
+async def test_a_conversation_over_its_bound_or_of_no_shared_session_is_not_taken(
+    side: Side,
+) -> None:
+    most = HANDED_OVER["conversation"]
+    assert "is in no shared session" in (await side.put(0, name="conversation")).reason
+    held = await side.bus.bucket(TASK, TaskRecord).get(T1)
+    assert held is not None
+    await side.bus.bucket(TASK, TaskRecord).put(T1, replace(held.value, shared=REVIEW))
+
+    answer = await side.put(most // PIECE, name="conversation")
+    assert "is over the limit of 33,554,432" in answer.reason
+    assert await side.messages() == 0
+
+
+async def test_nothing_is_laid_out_in_the_place_of_a_conversation(side: Side) -> None:
+    body = LayPiece(worker=ADA, name="conversation", sha256="0" * 64, n=0, data=b"x")
+    with pytest.raises(InvalidMessage, match="is what a shared session holds"):
+        await parcels.Parcels(Crew(side.bus, Catalog.load())).lay_piece(encode(body))

@@ -30,6 +30,8 @@ output = "claude"
 first = {{ argv = [["python3", "-c", '''{_TALK}''', "{{session}}"]] }}
 resume = {{ argv = [["python3", "-c", '''{_TALK}''', "{{session}}"]] }}
 session = {{ source = "caller" }}
+state_dir = "{{home}}"
+conversation = ["{{session}}.talk"]
 errors = [{{ pattern = '429: try again in (?P<seconds>[0-9]+) seconds', reason = "rate-limited" }}]
 """
 

@@ -91,6 +91,16 @@ def test_where_no_record_knows_a_worker_everything_of_it_stays(kind: Leftover) -
         assert not only(seen(thing(kind)), EVERYTHING).remove
 
 
+def test_a_shared_session_goes_once_it_is_over_and_nobody_is_in_it() -> None:
+    def shared(**fields: Any) -> Verdict:
+        one = thing("session", worker=None, purpose="_shared", made_at=NOW - DAY, **fields)
+        return only(seen(one), EVERYTHING)
+
+    assert shared(over=True).remove
+    for kept in (shared(), shared(over=True, live=True), shared(live=True)):
+        assert (kept.remove, kept.unknown) == (False, False)
+
+
 def test_a_stopped_container_without_a_record_is_told_of() -> None:
     assert only(seen(thing())).unknown
 

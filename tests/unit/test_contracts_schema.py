@@ -22,6 +22,7 @@ from contracts import (
     repository,
     results,
     schema,
+    session,
     task,
     worker,
 )
@@ -30,7 +31,7 @@ from contracts.schema import MESSAGES, document, dumps, export, violations
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "contracts.json"
 MODULES = (
     agent, asks, events, evidence, image, laying, letter, node, project, reports, repository, results,
-    task, worker,
+    session,    task, worker,
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from services.cli.options import (
     budgeting,
     carrying,
     connecting,
+    conversing,
     making,
     shaping,
     trusting,
@@ -38,6 +39,7 @@ FOR_MAKING = (
     "idle_expiry",
     "trust_repository",
     "name",
+    "owner",
 )
 
 
@@ -52,6 +54,7 @@ FOR_MAKING = (
 @applying
 @budgeting
 @shaping
+@conversing
 @click.option(
     "--timeout", type=Duration(), default="30m", show_default=True, metavar="TIME",
     help="Time the task may take: 90, 30m, 2h.",

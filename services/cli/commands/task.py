@@ -14,6 +14,7 @@ from services.cli.options import (
     budgeting,
     carrying,
     connecting,
+    conversing,
     shaping,
 )
 
@@ -42,13 +43,7 @@ def task() -> None:
     metavar="TIME",
     help="Time it may take: 90, 30m, 2h.",
 )
-@click.option(
-    "--session",
-    default="continue",
-    show_default=True,
-    metavar="NAME",
-    help="continue the conversation, start a new one, or go on with one by name.",
-)
+@conversing
 @carrying
 @budgeting
 @shaping

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
+from contracts.session import SHARED
 from contracts.worker import WorkerRecord
 from services.worker_manager.cleaning.seen import Policy, Seen, SeenImage, Thing, Verdict
 from services.worker_manager.images.used import digest
@@ -146,6 +147,8 @@ def _wants(record: WorkerRecord, image: SeenImage) -> bool:
 
 
 def _of_nobody(thing: Thing, seen: Seen, policy: Policy, now: datetime) -> Verdict:
+    if thing.purpose == SHARED:
+        return _of_owner(thing, policy, now)
     if thing.live:
         return _kept(thing, "it runs")
     if _young(thing.made_at, policy, now):
@@ -164,6 +167,17 @@ def _of_nobody(thing: Thing, seen: Seen, policy: Policy, now: datetime) -> Verdi
     if thing.purpose == WARM:
         return _kept(thing, "it is the warm containers' own to sweep")
     return _kept(thing, "no label says whose it is", unknown=True)
+
+
+def _of_owner(thing: Thing, policy: Policy, now: datetime) -> Verdict:
+    """A shared session."""
+    if thing.live:
+        return _kept(thing, "a task is in it")
+    if not thing.over:
+        return _kept(thing, "a later task may go on with it")
+    if _young(thing.made_at, policy, now):
+        return _kept(thing, f"it is younger than {policy.settle:g} s")
+    return _removed(thing, "it is over: no task goes on with it any more")
 
 
 def _of_living(thing: Thing, record: WorkerRecord, node: str) -> Verdict:

@@ -95,7 +95,11 @@ async def _secret(ground: Ground, thing: Thing) -> None:
 
 
 async def _session(ground: Ground, thing: Thing) -> None:
-    await ground.crew.sessions.delete(thing.name, thing.revision)
+    held = await ground.crew.sessions.get(thing.name)
+    if held is not None and held.value.shared is not None and held.revision == thing.revision:
+        await ground.crew.sharing.remove(thing.name, held)
+    else:
+        await ground.crew.sessions.delete(thing.name, thing.revision)
 
 
 async def _revocation(ground: Ground, thing: Thing) -> None:

@@ -26,6 +26,8 @@ class Thing:
     """Of a container: its label `jetcrew.kind`."""
     image: str = ""
     """Of a container: the tag it was made from."""
+    over: bool = False
+    """Of a shared session: no task goes on with it any more."""
     revision: int = 0
     """Of an entry of a bucket: removed only if it still has this one."""
 

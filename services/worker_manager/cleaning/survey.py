@@ -12,6 +12,7 @@ from contracts.bus.lease import Holder
 from contracts.errors import BusUnavailable, EngineUnavailable, InvalidMessage
 from contracts.ids import is_token
 from contracts.image import Leftover
+from contracts.session import SHARED
 from contracts.topology import LEASE
 from contracts.worker import WorkerRecord
 from services.worker_manager.cleaning.seen import Seen, SeenImage, Thing
@@ -265,6 +266,7 @@ async def _on_bus(ground: Ground, workers: Mapping[str, WorkerRecord]) -> list[T
         record = workers.get(worker or "")
         return record is not None and record.node not in {None, ground.node}
 
+    now = ground.crew.clock()
     things = [Thing(kind="consumer", name=n, worker=n) for n in await _consumers(ground.bus)]
     things += [_entry("secret", entry) for entry in await ground.credentials.of_workers()]
     things += [_entry("revocation", entry) for entry in await ground.credentials.expired()]
@@ -272,7 +274,10 @@ async def _on_bus(ground: Ground, workers: Mapping[str, WorkerRecord]) -> list[T
         Thing(
             kind="session",
             name=key,
-            worker=key.partition(".")[0],
+            worker=None if held.value.shared else key.partition(".")[0],
+            live=held.value.holder is not None,
+            over=ground.crew.sessions_live.over(held.value, now),
+            purpose=SHARED if held.value.shared else "",
             revision=held.revision,
             made_at=held.at,
         )

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from contracts.bus.client import QuickClient
 from contracts.errors import BusUnavailable, Denied
 
 log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ class Line:
     """One connection of the client library, with what that library leaves to its users."""
 
     def __init__(self) -> None:
-        self.client = Client()
+        self.client = QuickClient()
         self.closed = asyncio.Event()
         self.on_reconnect: list[Callable[[], None]] = []
         self._last_error = ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from nats.aio.client import Client
+from contracts.bus.client import QuickClient
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class Expect:
 class Delivery:
     """A message of a consumer, to be acknowledged, refused or postponed."""
 
-    client: Client = field(repr=False)
+    client: QuickClient = field(repr=False)
     subject: str
     data: bytes
     headers: Headers
@@ -130,7 +130,7 @@ class Delivery:
 
     async def ack(self) -> None:
         """Done; sent without waiting. If it is lost, the message comes again."""
-        await self.client.publish(self.reply)
+        await self.client.answer(self.reply)
 
     async def ack_sync(self, timeout: float = 5.0) -> None:
         """Done, and the server knows it.
@@ -142,13 +142,13 @@ class Delivery:
 
     async def nak(self, after: float = 0.0) -> None:
         """Not done; deliver it again after `after` seconds."""
-        await self.client.publish(self.reply, b'-NAK {"delay": %d}' % int(after * 1e9))
+        await self.client.answer(self.reply, b'-NAK {"delay": %d}' % int(after * 1e9))
 
     async def term(self, reason: str) -> None:
         """Never deliver it again. A work queue forgets it at once: copy it first."""
         text = reason.replace("\r", " ").replace("\n", " ")[:200]
-        await self.client.publish(self.reply, f"+TERM {text}".encode())
+        await self.client.answer(self.reply, f"+TERM {text}".encode())
 
     async def in_progress(self) -> None:
         """Still at it: the acknowledgement's time begins anew."""
-        await self.client.publish(self.reply, b"+WPI")
+        await self.client.answer(self.reply, b"+WPI")

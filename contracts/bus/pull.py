@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import json
+from collections import deque
 from collections.abc import AsyncIterator
+from typing import cast
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from contracts.bus.client import QuickClient
 from contracts.bus.messages import NO_HEADERS, Delivery
 from contracts.errors import BusClosed, JetcrewError
 
@@ -25,6 +27,34 @@ class ConsumerGone(JetcrewError):
     """The consumer was deleted, or never was."""
 
 
+class _Arrivals(deque[Msg]):
+    """What has come and is not taken yet; stands in for a subscription's queue.
+
+    The library's ways to that queue make a task and a timer, or wake up another task, for each message, and
+    the queue itself keeps accounts that nobody reads: together most of what consuming costs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._some: asyncio.Future[None] | None = None
+
+    def put_nowait(self, message: Msg) -> None:
+        """What the library calls."""
+        self.append(message)
+        if self._some is not None and not self._some.done():
+            self._some.set_result(None)
+
+    def qsize(self) -> int:
+        """What the library counts as pending."""
+        return len(self)
+
+    async def some(self) -> None:
+        """Return when there is one. For a single waiter."""
+        if not self:
+            self._some = asyncio.get_running_loop().create_future()
+            await self._some
+
+
 class Pull:
     """The messages of one consumer, one at a time. Made by `Bus.pull`, which enters and leaves it.
 
@@ -33,7 +63,7 @@ class Pull:
     """
 
     def __init__(
-        self, client: Client, stream: str, consumer: str, *, batch: int, stop: asyncio.Event
+        self, client: QuickClient, stream: str, consumer: str, *, batch: int, stop: asyncio.Event
     ) -> None:
         self._client = client
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
@@ -41,6 +71,7 @@ class Pull:
         self._batch = batch
         self._stop = stop
         self._subscription: Subscription | None = None
+        self._arrivals = _Arrivals()
         self._asked = 0  # messages asked for that have not come
         self._requests = 0
         self._inbox = ""
@@ -57,6 +88,7 @@ class Pull:
         subscription = await self._client.subscribe(
             f"{self._inbox}.*", pending_msgs_limit=512 * 1024
         )
+        subscription._pending_queue = cast("asyncio.Queue[Msg]", self._arrivals)  # noqa: SLF001  # see there
         self._subscription = subscription
         stopper = asyncio.get_running_loop().create_task(self._until_stopped())
         try:
@@ -75,7 +107,7 @@ class Pull:
 
     def _wake(self) -> None:
         if self._subscription is not None:
-            self._subscription._pending_queue.put_nowait(Msg(self._client, headers=_WAKE))  # noqa: SLF001  # as below
+            self._arrivals.put_nowait(Msg(self._client, headers=_WAKE))
 
     def __aiter__(self) -> "Pull":
         return self
@@ -86,19 +118,17 @@ class Pull:
                 raise BusClosed(f"the connection closed while pulling from {self._name}")
             if self._asked <= self._batch // 2 and self._client.is_connected:
                 await self._ask()
-            if (message := self._at_once() or await self._waited_for()) is None:
+            if not self._arrivals and not await self._waited():
                 continue
-            headers = message.headers
-            if headers is None or "Status" not in headers:
-                self._asked -= 1
-                return Delivery(
-                    self._client,
-                    message.subject,
-                    message.data,
-                    headers or NO_HEADERS,
-                    message.reply,
-                )
-            await self._heed(headers)
+            message = self._arrivals.popleft()
+            if (headers := message.headers) is not None and "Status" in headers:
+                await self._heed(headers)
+                continue
+            self._asked -= 1
+            self._subscription._pending_size -= len(message.data)  # type: ignore[union-attr]  # noqa: SLF001  # what the library's ways do
+            return Delivery(
+                self._client, message.subject, message.data, headers or NO_HEADERS, message.reply
+            )
         raise StopAsyncIteration
 
     async def _ask(self) -> None:
@@ -114,33 +144,14 @@ class Pull:
             self._subject, json.dumps(request).encode(), reply=f"{self._inbox}.{self._requests}"
         )
 
-    def _at_once(self) -> Msg | None:
-        """The next message of any kind, if one is there.
-
-        Taken from the subscription's own queue: the library's ways to it make a task and a timer, or wake
-        up another task, for each message, which is most of what consuming costs.
-        """
-        subscription = self._subscription
-        assert subscription is not None
-        queue = subscription._pending_queue  # noqa: SLF001  # see above
-        return None if queue.empty() else self._taken(subscription, queue.get_nowait())
-
-    async def _waited_for(self) -> Msg | None:
-        """The next message; None when the server has been silent for too long."""
-        subscription = self._subscription
-        assert subscription is not None
+    async def _waited(self) -> bool:
+        """Whether something came before the server had been silent for too long."""
         try:
             async with asyncio.timeout(2 * HEARTBEAT):
-                return self._taken(subscription, await subscription._pending_queue.get())  # noqa: SLF001
+                await self._arrivals.some()
         except TimeoutError:
             self._asked = 0
-            return None
-
-    @staticmethod
-    def _taken(subscription: Subscription, message: Msg) -> Msg:
-        subscription._pending_size -= len(message.data)  # noqa: SLF001  # what the library's ways do
-        subscription._pending_queue.task_done()  # noqa: SLF001
-        return message
+        return bool(self._arrivals)
 
     async def _heed(self, headers: dict[str, str]) -> None:
         """Obey a status message: heartbeats, the end of a request, a consumer that is gone."""

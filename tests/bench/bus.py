@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import nats
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import BaseModel
 
@@ -27,7 +29,7 @@ from contracts.log import configure
 from contracts.topology import Consumer
 from contracts.worker import CreateWorker
 from tests.bench.table import Figure, Goal, report
-from tests.support.servers import running_server
+from tests.support.servers import Server, running_server
 
 COMMAND = CreateWorker(
     name="ada",
@@ -62,9 +64,9 @@ async def rate(count: int, work: Callable[[], Awaitable[None]]) -> float:
 class Publishing:
     """Publishes awaited one by one, and a hundred at a time."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, bare: Client) -> None:
         self._bus = bus
-        self._js = bus.client.jetstream()
+        self._js = bare.jetstream()
         self._n = 0
 
     async def raw(self, count: int, window: int) -> None:
@@ -95,8 +97,9 @@ async def _windows(one: Callable[[], Awaitable[None]], count: int, window: int) 
 class Consuming:
     """The same stored messages, consumed in different ways. Each round has a consumer of its own."""
 
-    def __init__(self, bus: Bus, count: int) -> None:
+    def __init__(self, bus: Bus, bare: Client, count: int) -> None:
         self._bus = bus
+        self._bare = bare
         self._count = count
         self._made = 0
 
@@ -108,10 +111,10 @@ class Consuming:
         await apply_consumer(self._bus, consumer)
         return consumer
 
-    async def raw_loop(self) -> float:
+    async def raw_loop(self, use: Callable[[bytes], object] = bool) -> float:
         """The fastest that the library allows: overlapping pulls, and an ack for each message."""
         consumer = await self._consumer()
-        client, got, done = self._bus.client, 0, asyncio.Event()
+        client, got, done = self._bare, 0, asyncio.Event()
         inbox, subject = client.new_inbox(), f"$JS.API.CONSUMER.MSG.NEXT.JC_REP.{consumer.name}"
         request = json.dumps({"batch": 500, "expires": 30_000_000_000}).encode()
 
@@ -119,6 +122,7 @@ class Consuming:
             nonlocal got
             if message.headers is not None and "Status" in message.headers:
                 return
+            use(message.data)
             await message.ack()
             got += 1
             if got % 250 == 0:
@@ -168,7 +172,7 @@ class Consuming:
     async def fetch(self) -> float:
         """`fetch(100)` of the library's pull subscription, with decode and ack."""
         consumer = await self._consumer()
-        js = self._bus.client.jetstream()
+        js = self._bare.jetstream()
         subscription = await js.pull_subscribe_bind(consumer.name, "JC_REP")
 
         async def work() -> None:
@@ -254,6 +258,18 @@ class RedisStreams:
 
 
 @contextlib.asynccontextmanager
+async def bare_client(server: Server) -> AsyncIterator[Client]:
+    """The client library by itself, as its users get it."""
+    client = await nats.connect(
+        server.url, user_credentials=str(server.creds("manager")), inbox_prefix="_INBOX.manager"
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@contextlib.asynccontextmanager
 async def redis_server(directory: Path) -> AsyncIterator[RedisStreams | None]:
     """A Redis of our own on a free port; None where redis-server is not installed."""
     if shutil.which("redis-server") is None:
@@ -305,7 +321,7 @@ def codec(figures: dict[str, Figure], count: int) -> None:
 
 RATES = [
     "publish, raw", "publish, ours", "publish x100, raw", "publish x100, ours",
-    "consume, raw pull loop", "consume, ours", "consume, ours, confirmed acks", "consume, fetch(100)",
+    "consume, raw pull loop", "consume, raw pull loop and msgspec decode", "consume, ours", "consume, ours, confirmed acks", "consume, fetch(100)",
     "consume, Redis Streams + pydantic", "consume, FastStream",
 ]  # fmt: skip
 CODECS = ["decode, msgspec", "decode, ours", "encode, msgspec", "encode, ours"]
@@ -313,6 +329,8 @@ GOALS = [
     Goal("publish ≥ 0.9 x raw", "publish, ours", "publish, raw", 0.9),
     Goal("100 publishers ≥ 0.9 x raw", "publish x100, ours", "publish x100, raw", 0.9),
     Goal("consume ≥ 0.8 x raw pull loop", "consume, ours", "consume, raw pull loop", 0.8),
+    Goal("consume ≥ 0.9 x raw pull loop that decodes", "consume, ours",
+         "consume, raw pull loop and msgspec decode", 0.9),
     Goal("consume ≥ 2 x Redis Streams with pydantic", "consume, ours", "consume, Redis Streams + pydantic", 2.0),
     Goal("decode ≤ 1.2 x msgspec", "decode, ours", "decode, msgspec", 1.2, at_least=False),
     Goal("encode ≤ 1.2 x msgspec", "encode, ours", "encode, msgspec", 1.2, at_least=False),
@@ -332,9 +350,10 @@ async def run(rounds: int, count: int) -> bool:
             connect(
                 server.url, name="bench", creds=server.creds("manager"), inbox_prefix="_INBOX.manager", patience=20
             ) as bus,
+            bare_client(server) as bare,
             redis_server(directory) as redis,
         ):  # fmt: skip
-            publishing, consuming = Publishing(bus), Consuming(bus, count)
+            publishing, consuming = Publishing(bus, bare), Consuming(bus, bare, count)
             while (await bus.api("STREAM.INFO.JC_REP"))["state"]["messages"] < count:
                 await publishing.raw(500, 100)
             if redis is None:
@@ -350,6 +369,9 @@ async def run(rounds: int, count: int) -> bool:
                         await work(few, window)
                         figures[label].rounds.append(few / (time.perf_counter() - began))
                 figures["consume, raw pull loop"].rounds.append(await consuming.raw_loop())
+                figures["consume, raw pull loop and msgspec decode"].rounds.append(
+                    await consuming.raw_loop(msgspec.json.Decoder(CreateWorker).decode)
+                )
                 figures["consume, ours"].rounds.append(await consuming.ours())
                 figures["consume, ours, confirmed acks"].rounds.append(
                     await consuming.ours(confirm=True)

@@ -12,6 +12,7 @@ ID_PATTERN = r"^[a-z0-9-]{1,40}(?!\n)$"
 """One token of a subject: what may stand between two dots, in a key, in a container's name."""
 
 _TOKEN = re.compile(ID_PATTERN)
+_NUMBERED = re.compile(r"[st](\d+)")
 
 Token = Annotated[
     str,
@@ -45,6 +46,12 @@ def message_id(prefix: str, given: str | None, seq: int) -> str:
     if is_token(given):
         return given
     return f"{prefix}-{hashlib.sha256(given.encode()).hexdigest()[:24]}"
+
+
+def number_of(made: str) -> int:
+    """The stream sequence that an id was made of; 0 where the sender gave it."""
+    found = _NUMBERED.fullmatch(made)
+    return int(found[1]) if found else 0
 
 
 def nonce() -> str:

@@ -8,7 +8,7 @@ from contracts.ids import Instant, NodeId, Token, WorkerId
 
 Leftover = Literal[
     "image", "container", "network", "volume", "directory", "consumer", "secret", "session",
-    "revocation",
+    "revocation", "task-record", "worker-record",
 ]  # fmt: skip
 """What cleaning removes, once nothing needs it."""
 
@@ -33,8 +33,8 @@ class ImageRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CleanUp(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Remove what nothing needs any more: worker images that were not used for long, and all that is left of
-    workers that are no more. What runs, is leased or is not known stays."""
+    """Remove what nothing needs any more: worker images that were not used for long, all that is left of workers
+    that are no more, and in time their records. What runs, is leased or is not known stays."""
 
     dry_run: bool = False
     """Tell what would be removed, and remove nothing."""

@@ -191,6 +191,7 @@ class Bucket:
     republished: bool = True
     """Whether changes appear on `<prefix>.kv.<bucket>.>`."""
     per_key_ttl: bool = False
+    """Whether its entries expire."""
     marker_ttl: float = 0
     """Seconds that the marker of an expired key stays."""
 

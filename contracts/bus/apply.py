@@ -1,12 +1,12 @@
 """Making a server's streams, consumers and buckets what the topology says."""
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from contracts.bus.reads import ApiRefused
 from contracts.errors import TopologyDrift
+from contracts.ids import number_of
 from contracts.topology import Bucket, Consumer, ObjectStore, Stream, Topology
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ def bucket_config(bucket: Bucket, topology: Topology) -> dict[str, Any]:
         "allow_rollup_hdrs": True,
         "deny_delete": True,
         "deny_purge": False,
+        "allow_msg_ttl": True,
     }
     if bucket.per_key_ttl:
-        config["allow_msg_ttl"] = True
         config["subject_delete_marker_ttl"] = int(bucket.marker_ttl * _NS)
     if bucket.republished:
         config["republish"] = {
@@ -224,9 +224,6 @@ def _unset(value: object) -> object:
     return 0 if isinstance(value, int) else None
 
 
-_NUMBERED = re.compile(r"[st](\d+)")
-
-
 async def _highest_number(bus: "Bus", stream: str, numbered_by: str) -> int:
     """The highest sequence that an id was ever made of; ids of a stream made anew must not repeat them."""
     highest = after = 0
@@ -238,8 +235,7 @@ async def _highest_number(bus: "Bus", stream: str, numbered_by: str) -> int:
     while page := await bus.page(numbered_by, subject, after=after):
         after = page[-1].seq
         for stored in page:
-            if match := _NUMBERED.fullmatch(stored.subject.rpartition(".")[2]):
-                highest = max(highest, int(match[1]))
+            highest = max(highest, number_of(stored.subject.rpartition(".")[2]))
     if highest:
         log.info("stream.numbered", stream=stream, first=highest + 1)
     return highest

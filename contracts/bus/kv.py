@@ -4,12 +4,14 @@ The client library's own KV is not used: it mistakes the markers of expired keys
 create a key over such a marker, and leaves a consumer behind for each listing.
 """
 
+import contextlib
+from datetime import datetime
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from contracts.bus import reads
 from contracts.bus.messages import Expect, Held, Stored
 from contracts.codec import decode, encode
-from contracts.errors import Conflict
+from contracts.errors import Conflict, InvalidMessage
 
 if TYPE_CHECKING:
     from contracts.bus.connection import Bus
@@ -19,6 +21,8 @@ PAGE = 500
 EVERYTHING = ">"
 """Filter of all that a bucket's stream holds. The server counts what is left behind each batch, and with any
 other filter it goes through the whole bucket for that."""
+MARKED = 2_592_000.0
+"""Seconds that the marker of a removed key stays; as long as the events of what bore the key, at least."""
 
 
 class Bucket(Generic[T]):
@@ -82,14 +86,14 @@ class Bucket(Generic[T]):
         return (await self.bus.publish(self.subject(key), encode(value), ttl=ttl)).seq
 
     async def delete(self, key: str, revision: int | None = None) -> None:
-        """Remove the key; with a revision, only if it still has that.
+        """Remove the key; with a revision, only if it still has that. A marker stays for `MARKED` seconds.
 
         Raises:
             Conflict: it has another one.
         """
         await self.bus.publish(
             self.subject(key), b"", headers={"KV-Operation": "DEL"},
-            expect=None if revision is None else Expect(revision),
+            expect=None if revision is None else Expect(revision), ttl=MARKED,
         )  # fmt: skip
 
     async def list(self, prefix: str = "") -> dict[str, Held[T]]:
@@ -111,6 +115,21 @@ class Bucket(Generic[T]):
             if not page:
                 return found
             after = page[-1].seq
+
+    async def unchanged_since(self, at: datetime) -> dict[str, Held[T]]:
+        """The keys that have not changed since then, and their values; no more than these are read. What does
+        not decode is left out."""
+        found: dict[str, Held[T]] = {}
+        after = 0
+        while page := await reads.page(self.bus, self.stream, EVERYTHING, after=after, limit=PAGE):
+            for stored in page:
+                if stored.at >= at:
+                    return found
+                with contextlib.suppress(InvalidMessage):
+                    if (held := self.held(stored)) is not None:
+                        found[stored.subject[len(self.subject("")) :]] = held
+            after = page[-1].seq
+        return found
 
 
 def gone(stored: Stored) -> bool:

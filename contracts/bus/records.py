@@ -73,7 +73,8 @@ class Records(Generic[R]):
             return await self._current(key)
 
     async def create(self, key: str, record: R, *, over: int | None = None) -> R | None:
-        """Make a record, or replace the finished one of revision `over`. None when somebody was faster."""
+        """Make a record, or replace the finished one of revision `over`; with 0, only where none ever was, as far
+        as markers tell. None when somebody was faster."""
         async with self._alone(key):
             try:
                 if over is None:

@@ -21,6 +21,7 @@ from services.kit.serve import serve, until_closed
 from services.kit.settings import load
 from services.worker_manager.capacity import NodeCapacity
 from services.worker_manager.cleaning.duty import Cleaning
+from services.worker_manager.cleaning.retention import Retention
 from services.worker_manager.cleaning.survey import Ground
 from services.worker_manager.commands import Commands
 from services.worker_manager.credentials import Credentials
@@ -191,7 +192,8 @@ def _cleaning(
         crew_id=crew_id,
         node=settings.node,
     )
-    return Cleaning(ground, settings.cleaning, disk.full, settings.tick)
+    retention = Retention(crew, settings.node, settings.retention.records)
+    return Cleaning(ground, settings.cleaning, disk.full, settings.tick, retention)
 
 
 def _containers(settings: ManagerSettings, engine: Engine, crew_id: str) -> DockerRuntime:

@@ -195,12 +195,8 @@ class Commands:
                 )
             if (why := await self._full()) is not None:
                 raise DiskFull(f"no worker can be made: {why}")
-            record = moves.requested(
-                spec,
-                self._crew.clock(),
-                made_by=command_id,
-                before=before.value if before else None,
-            )
+            last = await self._crew.last_of(WorkerId(spec.name), before)
+            record = moves.requested(spec, self._crew.clock(), made_by=command_id, before=last)
             made = await self._crew.workers.create(
                 spec.name, record, over=before.revision if before else None
             )

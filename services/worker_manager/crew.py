@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
+from msgspec import Struct
 from msgspec.structs import replace
 
 from contracts.bus import ANSWERS, MSG_ID, Bus, Following, Held, Records, Stored, header
+from contracts.bus.records import EVENTS
 from contracts.codec import decode
 from contracts.errors import InvalidMessage, NotThere
 from contracts.events import TaskEnd, TaskState, WorkerState
@@ -29,6 +31,12 @@ log = structlog.get_logger()
 def now() -> datetime:
     """The present time, with its offset."""
     return datetime.now(UTC)
+
+
+class _OfWorker(Struct):
+    """Of a worker's event, what a later one of the name goes on from."""
+
+    incarnation: int = 1
 
 
 @dataclass
@@ -90,6 +98,14 @@ class Crew:
         if held is None:
             raise NotThere(f"there is no worker {name!r}", field="$.name")
         return held.value
+
+    async def last_of(self, worker: WorkerId, held: Held[WorkerRecord] | None) -> tuple[int, int]:
+        """Incarnation and sequence of the last event of whoever bore a name: as the record tells, or, where that
+        is gone, the events; 0 and 0 where nobody did."""
+        if held is not None:
+            return held.value.incarnation, held.value.evt_seq
+        tail = await self.bus.last_matching(EVENTS, self.bus.subjects.events_of_worker(worker))
+        return (decode(tail.data, _OfWorker).incarnation, tail.seq) if tail else (0, 0)
 
     def poke(self, worker: WorkerId) -> None:
         """Have the worker's keeper look again."""

@@ -54,7 +54,7 @@ class Intake:
             actor=header(delivery.headers, ACTOR),
             shared=shared_session(spec.owner, spec.agent, body.session),
         )  # fmt: skip
-        if await self._crew.tasks.create(task, record) is None:
+        if await self._crew.tasks.create(task, record, over=0) is None:
             await self._repeated(delivery, task)
             return
         log.info("task.queued", worker=worker, task=task)
@@ -106,12 +106,13 @@ class Intake:
         record = moves.refused(
             task, worker, self._crew.clock(), reason, field=field, door_seq=delivery.seq
         )
-        if await self._crew.tasks.create(task, record) is None:
+        if await self._crew.tasks.create(task, record, over=0) is None:
             await self._repeated(delivery, task)
         log.info("task.refused", worker=worker, task=task, reason=reason)
 
     async def _repeated(self, delivery: Delivery, task: TaskId) -> None:
-        """The record is there: this is the same message again, or a later one under the same id."""
+        """The record is there, or was: this is the same message again, or a later one under the same id."""
         held = await self._crew.tasks.get(task)
-        if held is not None and held.value.door_seq != delivery.seq:
+        if held is None or held.value.door_seq != delivery.seq:
             await self._crew.bus.delete_message("JC_TASK", delivery.seq)
+            log.info("task.repeated", task=task, seq=delivery.seq)

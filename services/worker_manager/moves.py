@@ -70,9 +70,11 @@ _WORKER_EVENTS: dict[WorkerState, type[WorkerEvent]] = {
 
 
 def requested(
-    spec: CreateWorker, at: datetime, *, made_by: CommandId, before: WorkerRecord | None = None
+    spec: CreateWorker, at: datetime, *, made_by: CommandId, before: tuple[int, int] = (0, 0)
 ) -> WorkerRecord:
-    """The record of a worker that was just asked for; `before` bore the name and has ended."""
+    """The record of a worker that was just asked for; `before` are incarnation and last event of whoever bore
+    the name and has ended."""
+    incarnation, evt_seq = before
     record = WorkerRecord(
         name=WorkerId(spec.name),
         state="requested",
@@ -81,8 +83,8 @@ def requested(
         requested_at=at,
         changed_at=at,
         made_by=made_by,
-        incarnation=before.incarnation + 1 if before else 1,
-        evt_seq=before.evt_seq if before else 0,
+        incarnation=incarnation + 1,
+        evt_seq=evt_seq,
     )
     event = WorkerRequested(
         at=at, worker=record.name, incarnation=record.incarnation, agent=spec.agent

@@ -71,6 +71,15 @@ class CleaningSettings(BaseModel, frozen=True):
     """Seconds for which nothing new, and nothing of a worker that has just ended, is touched."""
 
 
+class RetentionSettings(BaseModel, frozen=True):
+    """How long what is over is remembered."""
+
+    records: NonNegativeFloat = 2_592_000
+    """Seconds after the end of a task, or of a worker of which nothing else is left, until its record goes, with
+    its transcripts and evidence: thirty days; 0: never. The id of a task stays taken for
+    thirty days more."""
+
+
 class EngineSettings(BaseModel, frozen=True):
     """What workers with the capability `docker-cli` may have of this node's container engine."""
 
@@ -140,6 +149,7 @@ class ManagerSettings(ProcessSettings):
     session_idle: PositiveFloat = 1800
     """Seconds without a task after which the next one begins a fresh conversation."""
     cleaning: CleaningSettings = CleaningSettings()
+    retention: RetentionSettings = RetentionSettings()
     disk_reserve: NonNegativeFloat = 1_073_741_824
     """What has to be free on the disks of the engine and of the state directory before a worker is made: below 1
     a part of the disk, else bytes; 0: nothing. Below it, worker images that nobody uses are removed at once."""

@@ -31,6 +31,7 @@ from services.worker_manager.cleaning.removing import (
     remove_thing,
     sweep_directories,
 )
+from services.worker_manager.cleaning.retention import Retention
 from services.worker_manager.cleaning.seen import Policy, Seen, SeenImage, Thing, Verdict
 from services.worker_manager.cleaning.survey import Ground, look, look_at_images, records
 from services.worker_manager.images.stored import ImageOnDisk
@@ -52,7 +53,15 @@ Full = Callable[[], Awaitable[str | None]]
 class Cleaning:
     """Cleans its own node, one cleaning at a time, and asks other nodes to clean theirs."""
 
-    def __init__(self, ground: Ground, settings: CleaningSettings, full: Full, tick: float) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        settings: CleaningSettings,
+        full: Full,
+        tick: float,
+        retention: Retention,
+    ) -> None:
+        self._retention = retention
         self._ground = ground
         self._settings = settings
         self._full = full
@@ -95,7 +104,7 @@ class Cleaning:
     async def _by_itself(self, *, pressed: bool) -> None:
         command = CleanUp(older_than=0, keep=0) if pressed else CleanUp()
         try:
-            await self.clean(command, enough=self._enough if pressed else None)
+            await self.clean(command, enough=self._enough if pressed else None, whole=True)
         except JetcrewError as error:
             log.warning("cleaning.postponed", error=str(error))
         except Exception:
@@ -132,14 +141,14 @@ class Cleaning:
         found: list[Cleaned] = []
         for node in sorted({self._node} | await self._others()):
             try:
-                found.append(await self._on(node, command))
+                found.append(await self._on(node, command, whole=node == self._node))
             except NotThere as error:
                 found.append(Cleaned(node=node, dry_run=command.dry_run, doubt=str(error)))
         return found
 
-    async def _on(self, node: NodeId, command: CleanUp) -> Cleaned:
+    async def _on(self, node: NodeId, command: CleanUp, *, whole: bool = False) -> Cleaned:
         if node == self._node:
-            return await self.clean(command)
+            return await self.clean(command, whole=whole)
         subject = self._ground.bus.subjects.clean(node)
         try:
             return await self._ground.bus.ask(subject, command, Cleaned, timeout=ANSWER_WITHIN)
@@ -149,9 +158,14 @@ class Cleaning:
     # -- what -------------------------------------------------------------------------------------
 
     async def clean(
-        self, command: CleanUp, enough: Callable[[], Awaitable[bool]] | None = None
+        self,
+        command: CleanUp,
+        enough: Callable[[], Awaitable[bool]] | None = None,
+        *,
+        whole: bool = False,
     ) -> Cleaned:
-        """Clean this node. `enough` is asked before each image and ends their removal."""
+        """Clean this node, and with `whole` the crew's records. `enough` is asked before each image and ends
+        their removal."""
         async with self._alone:
             policy = self._policy(command)
             try:
@@ -163,6 +177,7 @@ class Cleaning:
             if not command.dry_run:
                 verdicts = await self._removed(verdicts, policy, enough)
                 await self._forget_images(seen)
+            verdicts += await self._records(seen, whole=whole, dry_run=command.dry_run)
             cleaned = self._answer(verdicts, command, why)
             await self._tell(cleaned, verdicts)
             log.info(
@@ -173,6 +188,14 @@ class Cleaning:
                 doubt=why,
             )
             return cleaned
+
+    async def _records(self, seen: Seen, *, whole: bool, dry_run: bool) -> list[Verdict]:
+        """Those that ended long ago; what cannot be told now can wait."""
+        try:
+            return await self._retention.clean(seen, whole=whole, dry_run=dry_run)
+        except JetcrewError as error:
+            log.warning("retention.postponed", error=str(error))
+            return []
 
     def _policy(self, command: CleanUp) -> Policy:
         ours = self._settings

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from contracts.budget import EXHAUSTED, Budget, both, more_untold, overrun, spent_in
-from contracts.bus import Bus, Held, Records
+from contracts.bus import Bus, Following, Held, Records
 from contracts.errors import AlreadyThere, Conflict, InvalidMessage, NotThere, Refused
 from contracts.events import (
     Owed,
@@ -143,6 +143,9 @@ class Projects:
             bus.bucket(PROJECT, ProjectRecord),
             lambda record: bus.subjects.events_of_project(record.name),
         )
+        self._owing: Following[ProjectRecord, Held[ProjectRecord]] = Following(
+            self.records.bucket, lambda held: held if held.value.owed else None
+        )
         self._one_at_a_time = asyncio.Lock()
 
     async def get(self, name: str) -> ProjectRecord | None:
@@ -212,7 +215,7 @@ class Projects:
 
     async def repair(self) -> None:
         """Publish what a process that died left owed."""
-        await self.records.settle_these((await self.records.bucket.list()).items())
+        await self.records.settle_these(dict(await self._owing.now()).items())
 
     async def settle(self, task: TaskRecord) -> None:
         """Count the ends that a task owes to its project, each once, whoever comes to it and how often."""

@@ -17,6 +17,7 @@ from contracts.topology import REVOKED
 from services.kit.identity.revocations import Revoked
 from services.kit.identity.workers import MARGIN
 from tests.support.crew import RunningCrew, running_crew
+from tests.support.dying import die
 from tests.support.raw_nats import control_plane, lets_in
 from tests.support.waiting import eventually
 
@@ -289,3 +290,26 @@ async def test_fifty_kills_of_the_manager_and_ten_of_the_server_over_a_thousand_
     crew: RunningCrew,
 ) -> None:
     await _storm(crew, tasks=1000, manager_kills=50, server_kills=10)
+
+
+async def test_what_a_manager_left_half_told_when_it_was_killed_is_brought_to_its_end(
+    tmp_path: Path,
+) -> None:
+    """R6: it recorded a task and did not tell so, or told so and did not strike that off."""
+    async with running_crew(tmp_path) as crew:
+        await crew.kill_manager()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(die(crew.server, "owing", "untold", "nobody", "queued"))
+            group.create_task(die(crew.server, "told", "told", "nobody", "running"))
+        await crew.start_manager()
+
+        for task, ending in (("untold", "cancelled"), ("told", "failed")):
+            record = await crew.ended(task)
+            assert (record.state, record.end and record.end.reason) == (ending, "worker-gone")
+            started = [] if task == "untold" else ["started"]
+            kinds = ["queued", *started, ending]
+
+            async def told(task: str = task) -> list[str]:
+                return await crew.kinds(f"jetcrew.evt.task.nobody.{task}.>")
+
+            await eventually(told, kinds)

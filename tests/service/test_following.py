@@ -1,7 +1,6 @@
 """What is open is found by reading what has changed: all of it, at the cost of nothing else (R6, R13)."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from contracts.task import SubmitTask, TaskRecord
 from services.kit.catalog import Catalog
 from services.worker_manager import moves
 from services.worker_manager.crew import Crew, now
+from tests.support.dying import die
 from tests.support.servers import Server, running_server
 
 ADA = WorkerId("ada")
@@ -133,16 +133,6 @@ async def test_after_a_crash_of_the_server_it_goes_on(tmp_path: Path) -> None:
 # -- managers that die ----------------------------------------------------------------------------
 
 
-async def die(server: Server, where: str, task: str, state: str) -> None:
-    """Have a manager killed at one line."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.dying",
-        server.url, str(server.creds("manager")), where, task, ADA, state,
-        cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert await asyncio.wait_for(process.wait(), 60) == -9
-
-
 async def told(bus: Bus, task: str) -> list[str]:
     page = await bus.page("JC_EVT", f"jetcrew.evt.task.*.{task}.>")
     return [msgspec.json.decode(stored.data)["type"] for stored in page]
@@ -162,8 +152,8 @@ async def test_what_a_manager_owed_when_it_was_killed_is_found_by_one_that_lives
         await crew.tasks.change("over", lambda r: moves.ended(r, "succeeded", TaskEnd(), now()))
         assert dict(await crew.open_tasks.now()) == {}
         async with asyncio.TaskGroup() as group:
-            group.create_task(die(there.server, "owing", "owing", "queued"))
-            group.create_task(die(there.server, "told", "told", "running"))
+            group.create_task(die(there.server, "owing", "owing", ADA, "queued"))
+            group.create_task(die(there.server, "told", "told", ADA, "running"))
 
         found: dict[str, Held[TaskRecord]] = dict(await crew.open_tasks.now())
         assert {name: held.value.state for name, held in found.items()} == {

@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+from asyncio.subprocess import create_subprocess_exec
 from pathlib import Path
 
 from contracts.bus import Records, connect
@@ -16,6 +17,18 @@ from contracts.task import SubmitTask, TaskRecord
 from services.kit.catalog import Catalog
 from services.worker_manager import moves
 from services.worker_manager.crew import Crew, now
+from tests.support.servers import Server
+
+
+async def die(server: Server, where: str, task: str, worker: str, state: str) -> None:
+    """Have a manager die there; returns when it has."""
+    process = await create_subprocess_exec(
+        sys.executable, "-m", "tests.support.dying",
+        server.url, str(server.creds("manager")), where, task, worker, state,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        assert await process.wait() == -signal.SIGKILL
 
 
 def _die() -> None:

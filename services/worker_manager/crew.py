@@ -141,37 +141,48 @@ class Crew:
         self, task: TaskId, state: TaskState, end: TaskEnd, *, attempt: int | None = None
     ) -> TaskRecord | None:
         """End a task from the manager's side, unless its wrapper has reported an end: then that one counts.
-        With `attempt`, that one only, if it runs.
+        Its worker takes the next one. With `attempt`, that one only, if it runs.
 
         Returns:
             The record after that, queued once more when it was a crash and attempts are left; None when
             there was nothing to end.
         """
+        done = await self._end(task, state, end, attempt)
+        if done is not None:
+            await self.freed(done)
+        return done
+
+    async def _end(
+        self, task: TaskId, state: TaskState, end: TaskEnd, attempt: int | None
+    ) -> TaskRecord | None:
         record = await self.tasks.get(task)
         if record is None or record.value.ended or not _is_on(record.value, attempt):
             return None
         told = await self.reported_end(record.value)
         if told is not None:
-            done = await self.finish(record.value, told)
-        else:
-            known, ours = moves.heeding(record.value, state, replace(end, told_by="manager"))
-            ours = await self.kept(record.value, known, ours)
+            return await self.finish(record.value, told)
+        known, ours = moves.heeding(record.value, state, replace(end, told_by="manager"))
+        ours = await self.kept(record.value, known, ours)
 
-            def step(record: TaskRecord) -> TaskRecord | None:
-                if not _is_on(record, attempt):
-                    return None
-                return moves.ended(record, *moves.heeding(record, known, ours), self.clock())
+        def step(record: TaskRecord) -> TaskRecord | None:
+            if not _is_on(record, attempt):
+                return None
+            return moves.ended(record, *moves.heeding(record, known, ours), self.clock())
 
-            done = await self.tasks.change(task, step)
-        if done is not None:
-            await self.freed(done)
-        return done
+        return await self.tasks.change(task, step)
 
-    async def fail_attempt(self, task: TaskId | None, end: TaskEnd) -> None:
-        """Fail a task if it runs: with attempts left it is queued once more."""
+    async def fail_attempt(self, task: TaskId | None, end: TaskEnd) -> TaskRecord | None:
+        """Fail a task, if it runs, whose worker's unit has ended: with attempts left it is queued once more. The
+        worker's record is left to whoever replaces the unit: it is not free, nothing runs.
+
+        Returns:
+            The task's record after that; None when there is none.
+        """
         held = await self.tasks.get(task) if task is not None else None
         if held is not None and held.value.state == "running":
-            await self.end(held.value.id, "failed", end, attempt=held.value.attempt)
+            await self._end(held.value.id, "failed", end, held.value.attempt)
+            held = await self.tasks.get(held.value.id)
+        return held.value if held is not None else None
 
     async def finish(self, record: TaskRecord, report: Finished) -> TaskRecord | None:
         """End a task as the wrapper of its run reports; None when that run has ended already."""

@@ -26,8 +26,10 @@ from contracts.errors import (
 )
 from contracts.events import TaskEnd, TaskState, WorkerState
 from contracts.ids import TaskId, WorkerId
+from contracts.task import TaskRecord
 from contracts.worker import Runtime as RuntimeName
 from contracts.worker import WorkerRecord
+from services.worker_manager import moves
 from services.worker_manager.commands import DELETED
 from services.worker_manager.evidence import Look
 from services.worker_manager.idle import Rest
@@ -279,6 +281,7 @@ class Keeper:
         """Its unit is gone and was not told to go: end its task, then replace it or give it up."""
         ended = (unit.exit if unit else None) or Exit(reason="unknown")
         log.warning("unit.ended", reason=ended.reason, code=ended.code, state=record.state)
+        over: TaskRecord | None = None
         if record.state in {"busy", "lost"}:
             end = TaskEnd(
                 reason="no-result" if ended.code == 0 else ended.reason,
@@ -286,15 +289,16 @@ class Keeper:
                 exit_code=ended.code,
                 signal=ended.signal,
             )
-            await self._crew.fail_attempt(record.task, end)
+            over = await self._crew.fail_attempt(record.task, end)
         kept = await self._around.evidence.of_unit(record, ended.reason, ended)
         if record.restarts >= self._around.settings.max_restarts:
             tail = ended.log_tail.strip().replace("\n", " | ")[-500:]
             reason = f"its unit ended {record.restarts + 1} times: {ended.reason}; {tail}"
             await self._fail(reason, **kept)
             return
-        again = record.restarts + 1
-        await self._move("starting", reason=ended.reason, task=None, restarts=again, **kept)
+        at = self._crew.clock()
+        kept |= {"reason": ended.reason, "restarts": record.restarts + 1}
+        await self._crew.workers.change(self.name, lambda r: moves.replaced(r, over, at, **kept))
         self.wake()
 
     async def _fail(self, reason: str, **kept: Any) -> None:

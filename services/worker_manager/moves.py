@@ -140,13 +140,31 @@ def free(record: WorkerRecord, of: TaskRecord, at: datetime) -> WorkerRecord | N
     """The worker after the end of an attempt at this task; None when it is not on it."""
     if record.state != "busy" or record.task != of.id:
         return None
-    end = of.end or (of.past[-1].end if of.past else None)
-    if end is not None:
-        parked = end.until if end.reason == "rate-limited" else None
-        record = replace(record, spent=both(record.spent, spent_in(end.usage)), parked_until=parked)
+    record = _charged(record, of)
     if record.spec.lifetime == "task" and of.over:
         return spent(record, at)
     return worker(record, "ready", at, task=None)
+
+
+def replaced(
+    record: WorkerRecord, of: TaskRecord | None, at: datetime, **changes: Any
+) -> WorkerRecord | None:
+    """The worker whose unit has ended, on its way to the next one; `of` is the task that was in flight, its
+    attempt over. A worker that was made for that one has no next one."""
+    if of is not None and record.task == of.id:
+        record = _charged(record, of)
+        if record.spec.lifetime == "task" and of.over:
+            return spent(record, at)
+    return worker(record, "starting", at, task=None, **changes)
+
+
+def _charged(record: WorkerRecord, of: TaskRecord) -> WorkerRecord:
+    """The worker with what an attempt that is over has used, and what it was told of its provider."""
+    end = of.end or (of.past[-1].end if of.past else None)
+    if end is None:
+        return record
+    parked = end.until if end.reason == "rate-limited" else None
+    return replace(record, spent=both(record.spent, spent_in(end.usage)), parked_until=parked)
 
 
 def spent(record: WorkerRecord, at: datetime) -> WorkerRecord | None:

@@ -117,13 +117,11 @@ class Testimony:
         if changed is not None and (seen := _conversation(report)) is not None:
             await self._crew.remember(changed, seen)
         if isinstance(report, Finished):
-            if changed is None:
-                log.info("report.late", worker=worker, task=report.task, state=report.state)
-                held = await self._crew.tasks.get(report.task)
-                found = held.value if held and held.value.worker == worker else None
-                changed = found if found is not None and found.ended else None
             if changed is not None:
                 await self._crew.freed(changed)
+            else:  # its keeper sees to the worker, which may not run any more
+                log.info("report.late", worker=worker, task=report.task, state=report.state)
+                self._crew.poke(worker)
 
     async def _finished(self, worker: WorkerId, report: Finished) -> TaskRecord | None:
         held = await self._crew.tasks.get(report.task)

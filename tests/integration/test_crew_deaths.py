@@ -83,6 +83,8 @@ async def test_a_killed_wrapper_fails_its_task_once_and_the_worker_comes_back(
     assert await kinds_of(crew, "t-1") == ["queued", "started", "failed"]
     assert second.end is not None
     assert (second.state, second.end.text.split()) == ("succeeded", ["alive"])
+    told = await crew.kinds("jetcrew.evt.worker.ada.>")
+    assert told[told.index("busy") :][:4] == ["busy", "starting", "ready", "busy"]
 
 
 async def test_a_killed_server_delays_a_task_and_changes_nothing_else(

@@ -178,6 +178,12 @@ def test_what_a_task_used_is_counted_once() -> None:
     assert after is not None
     assert after.spent == Spent(usd=0.5, tokens=15, turns=2)
     assert moves.free(after, done, NOON) is None
+    again = moves.replaced(on_task(), done, NOON)
+    assert again is not None
+    assert (again.state, again.task, again.spent) == ("starting", None, after.spent)
+    more = moves.replaced(after, done, NOON)
+    assert more is not None
+    assert more.spent == after.spent
 
 
 def test_a_provider_that_says_until_when_parks_the_worker_and_the_next_end_frees_it() -> None:

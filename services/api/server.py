@@ -91,7 +91,8 @@ def announced(state: StateDirectory, url: str) -> Iterator[None]:
 
 
 async def serve_http(app: ASGIApp, listener: socket.socket, stop: asyncio.Event) -> None:
-    """Serve until `stop`; responses under way are finished, within `LAST_WORDS` seconds."""
+    """Serve until `stop`; responses under way are finished, within `LAST_WORDS` seconds. Cancelled, at whatever
+    moment, they are cut off. Afterwards the listener is closed, and so are all connections."""
     server = _Server(
         uvicorn.Config(
             app,
@@ -103,16 +104,49 @@ async def serve_http(app: ASGIApp, listener: socket.socket, stop: asyncio.Event)
             timeout_graceful_shutdown=LAST_WORDS,
         )
     )
-    async with asyncio.TaskGroup() as group:
-        serving = group.create_task(server.serve(sockets=[listener]), name="uvicorn")
-        asked = group.create_task(stop.wait(), name="stop")
+    loop = asyncio.get_running_loop()
+    # never cancelled itself: in the middle of its start or its end it would leave the socket to the loop
+    serving = loop.create_task(server.serve(sockets=[listener]), name="uvicorn")
+    asked = loop.create_task(stop.wait(), name="stop")
+    try:
         await asyncio.wait({serving, asked}, return_when="FIRST_COMPLETED")
+    except asyncio.CancelledError:
+        server.config.timeout_graceful_shutdown = 0
+        raise
+    finally:
         server.should_exit = True
         asked.cancel()
+        await _ended(serving)
+        await server.let_go()
+        listener.close()
+    serving.result()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait for it, whoever else wants what meanwhile."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 class _Server(uvicorn.Server):
-    """Signals are the process's business."""
+    """Signals are the process's business, and it leaves nothing open."""
+
+    async def let_go(self) -> None:
+        """Cut off what is still under way once it has ended."""
+        tasks = set(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1)
+        for connection in list(self.server_state.connections):
+            if (transport := getattr(connection, "transport", None)) is not None:
+                transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,8 +1,10 @@
 """What all tests share: a test's folder is its marker, and asyncio is the only event loop."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 LEVELS = {"unit", "service", "integration", "e2e"}
@@ -27,3 +29,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def anyio_backend() -> str:
     """The product runs on asyncio."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def log_format_as_before() -> Iterator[None]:
+    """A test that sets the log's format, or has code do so, leaves the next one what it found."""
+    before, configured = structlog.get_config(), structlog.is_configured()
+    bound = structlog.contextvars.get_contextvars()
+    yield
+    if configured:
+        structlog.configure(**before)
+    else:
+        structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(**bound)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from click.testing import CliRunner
 
 from contracts.ids import NodeId, WorkerId
@@ -62,7 +61,6 @@ def own_log() -> Iterator[None]:
     """Doctor makes the log of its process silent; that of the tests stays."""
     level = logging.getLogger("nats").level  # noqa: TID251  # the library's own
     yield
-    structlog.reset_defaults()
     logging.getLogger("nats").setLevel(level)  # noqa: TID251
 
 

@@ -1,19 +1,19 @@
 """The log's format."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from contracts.log import configure
 
+AT_FIRST = structlog.get_config()
 
-@pytest.fixture(autouse=True)
-def format_as_before() -> Iterator[None]:
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
+
+@pytest.mark.parametrize("time", ["once", "again"])
+def test_a_format_lasts_for_one_test(time: str) -> None:
+    assert structlog.get_config() == AT_FIRST, time
+    configure(json=True, process="leaks")
 
 
 def test_a_traceback_shows_no_local_variables(capsys: pytest.CaptureFixture[str]) -> None:

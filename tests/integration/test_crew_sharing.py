@@ -10,6 +10,7 @@ import pytest
 from contracts.bus import Artifacts
 from contracts.session import SessionRecord
 from tests.support.agents import with_talker
+from tests.support.cli import Cli, Done
 from tests.support.clis import path_with
 from tests.support.crew import RunningCrew, running_crew
 from tests.support.models import Says, in_order, result, scripted_endpoint
@@ -163,3 +164,34 @@ async def test_claude_remembers_at_another_worker_what_it_was_told_at_the_first(
     said = endpoint.requests[-1].said
     assert "Which word?" in said
     assert "BLUE42" in said
+
+
+async def test_the_command_line_uses_lists_and_forgets_sessions(crew: RunningCrew) -> None:
+    creds = str(crew.server.creds("operator"))
+    cli = Cli(crew.server.state.root, {"JETCREW_URL": crew.server.url, "JETCREW_CREDS": creds})
+
+    async def jetcrew(*arguments: str) -> Done:
+        return await asyncio.to_thread(cli, *arguments)
+
+    await workers(crew, ada="team")
+    await told(crew, "ada", "one", "t-1")
+    await told(crew, "ada", "own", "t-2", "continue")
+    made = ("--agent", "talker", "--owner", "team", "--runtime", "process")
+    ran = await jetcrew("run", *made, "--session", "review", "--json", "two")
+    assert ran.code == 0, ran.err
+    assert ran.document["end"]["text"].splitlines()[:-1] == ["one", "two"]
+    assert "owner         team" in (await jetcrew("worker", "get", "ada")).out
+
+    shown = (await jetcrew("session", "list", "--json")).document
+    assert {(s["name"], s.get("owner"), s.get("worker")) for s in shown} >= {
+        ("review", "team", None), ("continue", None, "ada"),
+    }  # fmt: skip
+    table = (await jetcrew("session", "list", "--owner", "team")).out
+    assert "owner team" in table
+    assert "worker ada" not in table
+
+    unclear = await jetcrew("session", "forget", "review")
+    assert (unclear.code, "--worker NAME or --owner NAME" in unclear.err) == (2, True)
+    assert (await jetcrew("session", "forget", "review", "--owner", "team")).code == 0
+    assert (await jetcrew("session", "forget", "continue", "--worker", "ada")).code == 0
+    assert (await jetcrew("session", "list", "--json")).document == []

@@ -195,6 +195,11 @@ class Sharing:
         """The shared sessions, of one owner's workers or of all, by key."""
         return await self._sessions.list(f"{SHARED}.{owner}." if owner else f"{SHARED}.")
 
+    async def objects(self) -> frozenset[str]:
+        """Names of the objects that the shared sessions hold."""
+        held = (await self.list()).values()
+        return frozenset(each.value.files.name for each in held if each.value.files is not None)
+
     async def forget(self, shared: SharedSession) -> bool:
         """Drop a session and its files; False when there is none.
 

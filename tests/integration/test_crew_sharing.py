@@ -126,6 +126,21 @@ async def test_one_task_at_a_time_is_in_a_session_and_a_crash_lets_the_next_one_
     assert fifth.end.text.splitlines()[:-1] == ["one", f"until {go}", "three", "five"]
 
 
+async def test_cleaning_removes_a_session_that_is_over_with_its_files(tmp_path: Path) -> None:
+    data = json.dumps([str(with_talker(tmp_path / "data"))])
+    idle, at_once = {"JETCREW_SESSION_IDLE": "0.1"}, {"JETCREW_CLEANING__SETTLE": "0"}
+    async with running_crew(tmp_path, JETCREW_DATA=data, **idle, **at_once) as crew:
+        await workers(crew, ada="team")
+        await told(crew, "ada", "one", "t-1")
+        assert await conversations(crew) == ["ada/t-1/conversation"]
+
+        async def gone() -> bool:
+            await crew.ask("image.gc", {}, **{"Jc-Wait": "8"})
+            return await session(crew) is None and not await conversations(crew)
+
+        await eventually(gone, expected=True)
+
+
 async def test_a_session_whose_files_are_gone_begins_afresh_and_says_so(crew: RunningCrew) -> None:
     await workers(crew, ada="team", bob="team")
     await told(crew, "ada", "one", "t-1")

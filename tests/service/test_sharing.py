@@ -16,6 +16,8 @@ from contracts.ids import TaskId, WorkerId
 from contracts.session import SessionLife, SessionRecord, SharedSession
 from contracts.task import TaskRecord
 from services.kit.catalog import Catalog
+from services.worker_manager.cleaning.retention import Retention
+from services.worker_manager.cleaning.seen import Thing, Verdict
 from services.worker_manager.crew import Crew, now
 from services.worker_manager.sharing import GoingOn
 from tests.support.raw_nats import control_plane
@@ -175,6 +177,19 @@ async def test_a_session_is_forgotten_with_its_files_but_not_under_a_task(crew: 
     assert await crew.sharing.forget(REVIEW)
     assert not await crew.sharing.forget(REVIEW)
     assert await objects(crew) == []
+
+
+async def test_what_a_session_holds_outlives_the_record_of_its_last_task(crew: Crew) -> None:
+    await entered(crew, "t1")
+    await ended(crew, "t1")
+    await Artifacts(crew.bus).put("w-t1/t1/transcript", b"x", limit=10)
+    held = await crew.tasks.bucket.get("t1")
+    assert held is not None
+    old = Thing(kind="task-record", name="t1", worker="w-t1", revision=held.revision)
+    await Retention(crew, "here", 1.0).removed([Verdict(what=old, remove=True, why="old")])
+
+    assert await crew.tasks.bucket.get("t1") is None
+    assert await objects(crew) == ["w-t1/t1/conversation"]
 
 
 async def test_an_end_that_is_told_late_does_not_throw_the_next_one_out(crew: Crew) -> None:

@@ -142,7 +142,10 @@ class Retention:
         """Remove the objects of each, then its record: whoever dies in between leaves the record. Those whose
         record has changed since it was judged stay, and are not among what is returned."""
         objects: dict[str, list[Artifact]] = defaultdict(list)
+        shared = await self._crew.sharing.objects()  # they go with their sessions
         for artifact in await self._artifacts.list():
+            if artifact.name in shared:
+                continue
             objects[artifact.name.rpartition("/")[0]].append(artifact)
         gone: list[Verdict] = []
         for verdict in due:

@@ -4,6 +4,7 @@ The decoder says where it failed and what it expected; this adds the name of the
 found and what would be right: `$.runtime: unknown value "podman"; known: auto, docker, process`.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -183,6 +184,8 @@ def _known(place: Any) -> str:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no word for it
     try:
         text = msgspec.json.encode(value).decode(errors="replace")
     except (TypeError, ValueError, OverflowError):

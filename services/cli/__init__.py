@@ -5,6 +5,10 @@ import sys
 
 def main() -> None:
     """The entry point of the console script; never returns."""
-    from services.cli.app import run
+    try:
+        from services.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before there was anything to be interrupted
+        code = 130
+    sys.exit(code)

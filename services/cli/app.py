@@ -1,11 +1,14 @@
 """The root of the command line. Commands are imported when they are used: `--help` should be quick."""
 
 import importlib
+import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import click
@@ -76,25 +79,32 @@ class Lazy(click.Group):
 @click.pass_context
 def root(ctx: click.Context, debug: bool, verbose: bool) -> None:
     """The options that every command has."""
-    ctx.obj = {"debug": debug, "verbose": verbose}
+    given = {"debug": debug, "verbose": verbose, "command": ctx.invoked_subcommand}
+    ctx.ensure_object(dict).update(given)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out a command line; the exit code. Never raises."""
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     debug = "--debug" in arguments
+    as_json = "--json" in takewhile(lambda argument: argument != "--", arguments)
+    given: dict[str, Any] = {}
     stdout = sys.stdout
     try:
-        code = root.main(args=list(arguments), prog_name="jetcrew", standalone_mode=False)
+        _check_text(arguments)
+        code = root.main(
+            args=list(arguments), prog_name="jetcrew", standalone_mode=False, obj=given
+        )
         sys.stdout.flush()
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except click.Abort:
         return 130
     except click.ClickException as error:
-        return _wrong_usage(error)
+        return _wrong_usage(error, given, as_json=as_json)
     except BrokenPipeError:
         return _unread()
     except SystemExit as leaving:
@@ -102,28 +112,58 @@ def run(arguments: Sequence[str]) -> int:
             return _unread()
         return leaving.code if isinstance(leaving.code, int) else 1
     except BaseException as error:  # noqa: BLE001  # the last line of defence: no traceback for users
-        return _failed(error, debug=debug)
+        return _failed(error, given, debug=debug, as_json=as_json)
     return code if isinstance(code, int) else 0
 
 
-def _wrong_usage(error: click.ClickException) -> int:
+def _open_what_is_closed() -> None:
+    """A caller may have closed any of the three standard streams; then there is nothing to be read or said."""
+    nowhere = Path(os.devnull)  # opened for as long as the process lasts
+    sys.stdin = sys.stdin or nowhere.open(encoding="utf-8")
+    sys.stdout = sys.stdout or nowhere.open("w", encoding="utf-8")
+    sys.stderr = sys.stderr or nowhere.open("w", encoding="utf-8")
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    from services.cli.text import is_text
+
+    for number, argument in enumerate(arguments, 1):
+        if not is_text(argument):
+            raise click.UsageError(f"argument {number} is not UTF-8 text")
+
+
+def _wrong_usage(error: click.ClickException, given: dict[str, Any], *, as_json: bool) -> int:
+    from services.cli.failures import Usage
+
     path = "jetcrew"
     if isinstance(error, click.UsageError) and error.ctx is not None:
         path = error.ctx.command_path
-    _complain(f"{error.format_message().rstrip('.')} ({path} --help tells more)")
-    return 2
+    text = f"{error.format_message().rstrip('.')} ({path} --help tells more)"
+    return _failed(Usage(text), given, debug=False, as_json=as_json)
 
 
-def _failed(error: BaseException, *, debug: bool) -> int:
-    from services.cli.failures import OutputClosed, exit_code, first_of, sentence
+def _failed(error: BaseException, given: dict[str, Any], *, debug: bool, as_json: bool) -> int:
+    from services.cli.failures import (
+        OutputClosed,
+        exit_code,
+        failure_document,
+        first_of,
+        sentence,
+    )
 
     if debug:
         traceback.print_exception(error)
     cause = first_of(error)
     if isinstance(cause, OutputClosed | BrokenPipeError):
         return _unread()
-    if not isinstance(cause, KeyboardInterrupt):
-        _complain(sentence(cause))
+    if isinstance(cause, KeyboardInterrupt):
+        return exit_code(cause)
+    if as_json:
+        try:
+            click.echo(json.dumps(failure_document(given.get("command") or "", cause)))
+        except OSError:
+            return _unread()
+    _complain(sentence(cause))
     return exit_code(cause)
 
 

@@ -4,6 +4,8 @@
 fail again · 3 the infrastructure failed, or is full: the same call may work later · 130 interrupted
 """
 
+from typing import Any
+
 from contracts.errors import (
     ConfigurationInvalid,
     Denied,
@@ -65,9 +67,19 @@ def sentence(error: BaseException) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, QueueFull):
         text += "; wait for a task to end (jetcrew task list), then try again"
+    elif isinstance(error, OSError) and error.strerror:
+        what = f"{error.filename}: " if error.filename else "the system says: "
+        text = f"{what}{error.strerror}; run it with --debug for the details"
     elif not isinstance(error, JetcrewError):
         text = f"{type(error).__name__}: {text}; run it with --debug for the details"
     return text
+
+
+def failure_document(command: str, error: BaseException) -> dict[str, Any]:
+    """The one JSON document of a command with `--json` that failed; that of `run` has all its usual keys."""
+    usual = ("task", "end", "worker", "repository") if command == "run" else ()
+    told = {"message": sentence(error), "field": getattr(error, "field", None)}
+    return {"exit_code": exit_code(error), **dict.fromkeys(usual), "error": told}
 
 
 def first_of(error: BaseException) -> BaseException:

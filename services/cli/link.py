@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 
@@ -106,6 +107,12 @@ def _said(result: Result) -> Result:
     return result
 
 
+def _where(text: str) -> str:
+    """The command that shows what there is, where a refusal tells of something that is not."""
+    found = re.match(r"there is no (worker|task) ", text)
+    return f" (jetcrew {found[1]} list shows them)" if found else ""
+
+
 def refusal(failure: Failure) -> Exception:
     """The error that a door's answer stands for."""
     text, field = failure.description, failure.field
@@ -114,7 +121,7 @@ def refusal(failure: Failure) -> Exception:
             path = field or "$"
             return InvalidMessage(text.removeprefix(f"{path}: "), field=path)
         case 404:
-            return NotThere(text, field=field)
+            return NotThere(text + _where(text), field=field)
         case code if code >= 500:
             return CrewFailed(text)
         case _:

@@ -19,11 +19,7 @@ from services.cli.errand import Errand, Order, Outcome
 from services.cli.failures import (
     SUCCESS,
     UNSUCCESSFUL,
-    OutputClosed,
     Usage,
-    exit_code,
-    first_of,
-    sentence,
 )
 from services.cli.hosting import Wanted
 from services.cli.leftovers import OWNER, owner_of_this_process, sweep
@@ -35,6 +31,7 @@ from services.cli.settings import Environment
 from services.cli.signals import Interrupts, heeded
 from services.cli.standby import Standby, crew_at_hand
 from services.cli.target import Target, local_target, named_target
+from services.cli.text import is_text
 from services.kit.state import StateDirectory
 
 DEFAULT_AGENT = "claude"
@@ -91,13 +88,8 @@ class Request:
 
 
 async def run_request(request: Request) -> int:
-    """Carry out the command; its exit code. With `as_json` there is one document, whatever happens."""
-    try:
-        outcome = await _carry_out(request)
-    except Exception as error:
-        if request.as_json and not isinstance(first_of(error), OutputClosed):
-            _print(failure_document(first_of(error)))
-        raise
+    """Carry out the command; its exit code. With `as_json` there is one document, unless an error is raised."""
+    outcome = await _carry_out(request)
     if request.as_json:
         _print(document(outcome))
     return outcome.exit_code
@@ -218,6 +210,8 @@ def secret_value(environment: Environment, name: str) -> str:
     if not value:
         what = "is empty in" if value == "" else "is not in"
         raise Usage(f"secret {name} {what} your environment: export {name}=… first")
+    if not is_text(value):
+        raise Usage(f"secret {name} is not UTF-8 text")
     return value
 
 
@@ -286,21 +280,6 @@ def document(outcome: Outcome) -> str:
             "worker": shown(outcome.worker),
             "repository": outcome.returned,
             "error": None,
-        }
-    ).decode()
-
-
-def failure_document(error: BaseException) -> str:
-    """The one JSON document of a run that came to nothing."""
-    told = {"message": sentence(error), "field": getattr(error, "field", None)}
-    return msgspec.json.encode(
-        {
-            "exit_code": exit_code(error),
-            "task": None,
-            "end": None,
-            "worker": None,
-            "repository": None,
-            "error": told,
         }
     ).decode()
 

@@ -4,6 +4,7 @@ nats CLI, or the one that runs on the state directory."""
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,6 +17,7 @@ from services.kit.identity.claims import jwt_of_creds, read
 from services.kit.state import StateDirectory
 
 OPERATOR = "operator"
+SCHEMES = ("nats", "tls", "ws", "wss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +155,21 @@ def _of_context(environment: Environment, name: str, topology: Topology) -> Targ
 
 def _checked(url: str) -> str:
     """With a scheme: `host:4222` is what people write."""
-    if not url.strip() or any(c.isspace() for c in url):
-        raise InvalidMessage(f"{url!r} is no address of a NATS server", field="--url")
-    return ",".join(
-        part if "://" in part else f"nats://{part}" for part in url.strip().split(",") if part
-    )
+    parts = [part if "://" in part else f"nats://{part}" for part in url.split(",") if part]
+    if not parts or not all(_is_address(part) for part in parts):
+        known = ", ".join(SCHEMES)
+        raise InvalidMessage(
+            f"{url!r} is no address of a NATS server, as in nats://host:4222 ({known})",
+            field="--url",
+        )
+    return ",".join(parts)
+
+
+def _is_address(url: str) -> bool:
+    if any(c.isspace() for c in url):
+        return False
+    try:
+        parsed = urlsplit(url)
+        return parsed.scheme in SCHEMES and bool(parsed.hostname) and parsed.port != 0
+    except ValueError:  # a port that is none, a bracket that is not closed
+        return False

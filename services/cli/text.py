@@ -27,6 +27,15 @@ def clean(text: str) -> str:
     return _CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
+def is_text(argument: str) -> bool:
+    """Whether what came from the system is text: bytes that are none are in it as lone surrogates."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def one_line(text: str, width: int = 200) -> str:
     """Harmless, on one line, and cut at `width` characters."""
     line = " ".join(clean(text).split())

@@ -14,7 +14,8 @@ from contracts.codec import convert, decode
 from contracts.errors import NotThere
 from contracts.ids import TaskId, WorkerId, is_token
 from contracts.reports import Output
-from contracts.topology import WORKER
+from contracts.task import TaskRecord
+from contracts.topology import TASK, WORKER
 from contracts.worker import (
     DeleteWorker,
     ExecInWorker,
@@ -240,14 +241,15 @@ async def delete_worker(session: Session, options: dict[str, Any]) -> None:
 async def show_logs(session: Session, options: dict[str, Any]) -> None:
     """The agent's output, from the stream that keeps it."""
     name = options["name"]
-    if not is_token(name):
-        raise Usage(f"{name!r} is no name of a worker")
-    record_needed = not await session.bus.page(
-        "JC_OUT", session.bus.subjects.output(WorkerId(name), TaskId("*")), limit=1
-    )
-    if record_needed:
+    task = options["task"]
+    for what, token in (("worker", name), ("task", task)):
+        if token is not None and not is_token(token):
+            raise Usage(f"{token!r} is no name of a {what}")
+    subject = session.bus.subjects.output(WorkerId(name), TaskId(task or "*"))
+    if not await session.bus.page("JC_OUT", subject, limit=1):  # nothing yet, or nobody
         await record_of(session, name)
-    subject = session.bus.subjects.output(WorkerId(name), TaskId(options["task"] or "*"))
+        if task is not None and await session.bus.bucket(TASK, TaskRecord).read(task) is None:
+            raise NotThere(f'there is no task "{task}" (jetcrew task list shows them)')
     screen = Screen()
 
     async def take(page: Sequence[Stored]) -> None:

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from contracts.errors import ConfigurationInvalid
+
 
 @dataclass(frozen=True)
 class StateDirectory:
@@ -13,9 +15,19 @@ class StateDirectory:
 
     @classmethod
     def at(cls, root: Path) -> "StateDirectory":
-        """The state directory at `root`, made private to its owner."""
+        """The state directory at `root`, made private to its owner.
+
+        Raises:
+            ConfigurationInvalid: it cannot be made there.
+        """
         root = root.expanduser().absolute()
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationInvalid(
+                f"{root} cannot be the state directory ({error.strerror}): "
+                "set JETCREW_STATE_DIR to a directory of yours"
+            ) from None
         return cls(root)
 
     @property

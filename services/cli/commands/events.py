@@ -10,7 +10,7 @@ from services.cli.options import as_json, connecting
 @click.command()
 @click.option(
     "--since",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 2**63 - 1),
     metavar="SEQ",
     help="Begin with this sequence; 0 or 1 is the oldest.  [default: what comes from now on]",
 )

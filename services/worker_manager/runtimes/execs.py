@@ -7,7 +7,7 @@ from pathlib import Path
 
 import docker
 
-from contracts.errors import EngineRefused
+from contracts.errors import InvalidMessage
 from contracts.worker import ExecOutcome
 from services.worker_manager.runtimes.profile import UID, WORKSPACE
 
@@ -25,7 +25,7 @@ def run_inside(
     """Run a program in a container; blocks. The engine cannot end an exec, `timeout` in the container can.
 
     Raises:
-        EngineRefused: there is no such program.
+        InvalidMessage: there is no such program.
     """
     command = ["timeout", "-k", "1", f"{timeout:g}", *argv]
     made = client.api.exec_create(container, command, user=f"{UID}:{UID}", workdir=WORKSPACE)
@@ -40,7 +40,7 @@ async def run_beside(
     """Run a program as a plain process.
 
     Raises:
-        EngineRefused: there is no such program.
+        InvalidMessage: there is no such program.
     """
     command = ["timeout", "-k", "1", f"{timeout:g}", *argv]
     process = await asyncio.create_subprocess_exec(
@@ -77,6 +77,7 @@ def _kept(chunks: Iterable[bytes]) -> tuple[bytes, bool]:
 def _outcome(argv: Sequence[str], code: int | None, output: bytes, *, cut: bool) -> ExecOutcome:
     text = output.decode(errors="replace")
     if code in NO_PROGRAM and text.startswith("timeout: "):
-        raise EngineRefused(f"{argv[0]!r} cannot be run in it: {text.strip()[:200]}")
+        why = text.strip()[:200]
+        raise InvalidMessage(f"{argv[0]!r} cannot be run in it: {why}", field="$.argv[0]")
     killed = code == OVERTIME
     return ExecOutcome(exit_code=None if killed else code, output=text, cut=cut)

@@ -141,6 +141,8 @@ async def _work(
             open_bus=_way_in(settings, forwarders, engine_doors),
             close_bus=forwarders.close,
             close_engine=engine_doors.close,
+            freeze_engine=engine_doors.freeze,
+            thaw_engine=engine_doors.thaw,
             capacity=NodeCapacity(settings, engine, disk.full).now,
             turns=Turns(settings.parallel_starts),
             last_beat=testimony.last_beat,

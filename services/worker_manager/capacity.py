@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from contracts.errors import JetcrewError
 from contracts.worker import CreateWorker, WorkerRecord
+from services.worker_manager.engine_door.policy import wants_door
 from services.worker_manager.runtimes.engine import Engine
 from services.worker_manager.settings import ManagerSettings
 
@@ -23,9 +24,9 @@ class Capacity:
 
     def never(self, spec: CreateWorker) -> str | None:
         """Why there will never be room for this worker; None when there may be."""
-        if spec.limits.memory_mb <= self.memory_mb:
+        if promised(spec) <= self.memory_mb:
             return None
-        return f"it may use {spec.limits.memory_mb:,} MiB, and no more than {self.memory_mb:,} MiB are there for workers"
+        return f"it may use {promised(spec):,} MiB, and no more than {self.memory_mb:,} MiB are there for workers"
 
     def lacking(self, spec: CreateWorker, live: Iterable[WorkerRecord]) -> str | None:
         """Why there is no room for this worker beside those that live; None when there is."""
@@ -34,13 +35,18 @@ class Capacity:
         present = list(live)
         if len(present) >= self.workers:
             return f"{len(present)} of {self.workers} workers are there"
-        free = self.memory_mb - sum(r.spec.limits.memory_mb for r in present)
-        if spec.limits.memory_mb > free:
+        free = self.memory_mb - sum(promised(r.spec) for r in present)
+        if promised(spec) > free:
             return (
-                f"it may use {spec.limits.memory_mb:,} MiB, and {max(free, 0):,} of "
+                f"it may use {promised(spec):,} MiB, and {max(free, 0):,} of "
                 f"{self.memory_mb:,} MiB are not promised to others"
             )
         return None
+
+
+def promised(spec: CreateWorker) -> int:
+    """MiB that a worker may use; one that has containers of its own may use its limit a second time with those."""
+    return spec.limits.memory_mb * (2 if wants_door(spec) else 1)
 
 
 FRESH = 300.0

@@ -34,6 +34,9 @@ class Idling:
         self._wake = wake
         self._breath = Breath(around.settings.credential_life)
         self._froze = False
+        """Whether it ever tried to freeze the unit, which the engine may do late."""
+        self._asleep = False
+        """Whether the unit and all that it made on the engine are known to be frozen, but for a breath."""
 
     async def serve(self, record: WorkerRecord, runtime: Runtime) -> None:
         """A ready worker."""
@@ -51,11 +54,11 @@ class Idling:
         else:
             await self._freeze(runtime)
 
-    async def thawed(self, runtime: Runtime, unit: Unit) -> None:
+    async def thawed(self, record: WorkerRecord, runtime: Runtime, unit: Unit) -> None:
         """A worker that is not to be frozen: a freeze that the engine was slow to carry out is taken back."""
         if self._froze and unit.state == "paused":
             log.warning("unit.frozen_late", unit=unit.id)
-            await runtime.resume(self._name)
+            await self._wake_up(record, runtime)
 
     async def keep_frozen(self, record: WorkerRecord, runtime: Runtime, unit: Unit) -> None:
         """A paused worker: thawed for a task, or because somebody says so; else frozen, but for a breath now
@@ -70,9 +73,8 @@ class Idling:
             breathing = self._breath.due()
             if breathing and unit.state == "paused":
                 await runtime.resume(self._name)
-            elif not breathing and unit.state == "running":
-                self._froze = True
-                await runtime.pause(self._name)
+            elif not breathing and (unit.state == "running" or not self._asleep):
+                await self._put_to_sleep(record, runtime)
             self._rest.until(min(self._breath.left(), to_expiry))
 
     def _left(self, record: WorkerRecord) -> tuple[float, float]:
@@ -91,14 +93,13 @@ class Idling:
 
         frozen = await self._crew.workers.change(self._name, step)
         if frozen is not None:
-            self._froze = True
-            await runtime.pause(self._name)
+            await self._put_to_sleep(frozen, runtime)
             self._breath.frozen()
             log.info("unit.paused", unit=frozen.unit, reason=frozen.reason)
         self._wake()
 
     async def _thaw(self, seen: WorkerRecord, runtime: Runtime, *, waiting: bool) -> None:
-        await runtime.resume(self._name)
+        await self._wake_up(seen, runtime)
         self._around.last_beat[self._name] = time.monotonic()
         at = self._crew.clock()
 
@@ -110,6 +111,17 @@ class Idling:
 
         await self._crew.workers.change(self._name, step)
         self._wake()
+
+    async def _put_to_sleep(self, record: WorkerRecord, runtime: Runtime) -> None:
+        self._froze = True
+        await runtime.pause(self._name)
+        await self._around.freeze_engine(record)
+        self._asleep = True
+
+    async def _wake_up(self, record: WorkerRecord, runtime: Runtime) -> None:
+        self._asleep = False
+        await self._around.thaw_engine(record)
+        await runtime.resume(self._name)
 
     async def _expire(self) -> None:
         at = self._crew.clock()

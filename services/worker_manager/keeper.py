@@ -216,7 +216,7 @@ class Keeper:
             return
         await self._around.open_bus(record)
         if record.state in {"ready", "busy"}:
-            await self._idling.thawed(runtime, unit)
+            await self._idling.thawed(record, runtime, unit)
         if record.state == "ready":
             await self._idling.serve(record, runtime)
         elif record.state == "paused":

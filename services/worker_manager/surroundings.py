@@ -34,6 +34,9 @@ class Surroundings:
     close_bus: Callable[[WorkerId], Awaitable[None]]
     close_engine: Callable[[WorkerRecord], Awaitable[None]]
     """Closes the worker's way to the container engine, and removes all that it made there."""
+    freeze_engine: Callable[[WorkerRecord], Awaitable[None]]
+    """Freezes what the worker made there, once the worker is frozen."""
+    thaw_engine: Callable[[WorkerRecord], Awaitable[None]]
     capacity: Callable[[], Awaitable[Capacity]]
     """What this node has room for."""
     turns: Turns

@@ -196,3 +196,39 @@ async def test_access_to_the_engine_is_refused_while_it_is_off(tmp_path: Path) -
         assert plain.error is not None
         assert "runtime docker" in plain.error.description
         assert await crew.worker("ada") is None
+
+
+async def test_what_a_worker_made_is_frozen_with_it_and_removed_with_it(crew: RunningCrew) -> None:
+    await start(crew, "ada")
+    script = f"for n in steady still; do docker run -d --init --name $n {IMAGE} sleep 300; done; docker pause still"
+    await prints(crew, "ada", script, task="t-1")
+    await crew.until("ada", "ready")
+    assert states(crew) == {"steady": "running", "still": "paused"}
+
+    await crew.ask("worker.pause", {"name": "ada"})
+    await crew.until("ada", "paused")
+    await eventually(lambda: states(crew), {"steady": "paused", "still": "paused"})
+    await crew.ask("worker.resume", {"name": "ada"})
+    await crew.until("ada", "ready")
+    assert states(crew) == {"steady": "running", "still": "paused"}
+
+    await crew.ask("worker.pause", {"name": "ada"})
+    await eventually(lambda: states(crew), {"steady": "paused", "still": "paused"})
+    await crew.kill_manager()
+    await crew.start_manager()
+    said = await prints(crew, "ada", "docker exec steady echo awake", task="t-2")
+    assert said == "awake"
+    await crew.until("ada", "ready")
+
+    await crew.ask("worker.pause", {"name": "ada"})
+    await eventually(lambda: states(crew)["steady"], "paused")
+    await crew.ask("worker.delete", {"name": "ada"})
+    await crew.until("ada", "stopped")
+    assert children(crew) == []
+
+
+def states(crew: RunningCrew) -> dict[str, str]:
+    """Of the containers that workers made, by name."""
+    label: Any = {"label": [f"jetcrew.crew={crew.server.identity.crew}", "jetcrew.kind=child"]}
+    listed = need_engine().api.containers(all=True, filters=label)
+    return {each["Names"][0].removeprefix("/"): each["State"] for each in listed}

@@ -67,9 +67,18 @@ class Scene:
 
     def __post_init__(self) -> None:
         settings = ManagerSettings(state_dir=Path("/nonexistent"), url="nats://nowhere")
-        around = SimpleNamespace(crew=self.crew, settings=settings, last_beat={})
+        around = SimpleNamespace(
+            crew=self.crew,
+            settings=settings,
+            last_beat={},
+            freeze_engine=self._children,
+            thaw_engine=self._children,
+        )
         rest = Rest(1.0)
         self.idling = Idling(ADA, cast("Surroundings", around), rest, lambda: None)
+
+    async def _children(self, _: WorkerRecord) -> None:
+        """It made nothing on the engine."""
 
     @property
     def runtime(self) -> Runtime:
@@ -186,7 +195,7 @@ async def test_a_freeze_that_the_engine_carried_out_late_is_taken_back(scene: Sc
     await scene.idling.keep_frozen(await scene.crew.worker(ADA), scene.runtime, scene.fake.unit)
     late = replace_state(scene.fake, "paused")
 
-    await scene.idling.thawed(scene.runtime, late)
+    await scene.idling.thawed(record, scene.runtime, late)
 
     assert scene.fake.unit.state == "running"
 

@@ -113,6 +113,8 @@ class SimulatedManager:
                 open_bus=_nothing,
                 close_bus=_nothing,
                 close_engine=_nothing,
+                freeze_engine=_nothing,
+                thaw_engine=_nothing,
                 capacity=self._capacity,
                 turns=Turns(settings.parallel_starts),
                 evidence=Evidence(crew, credentials, runtimes, settings),

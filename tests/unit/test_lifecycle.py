@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from contracts.budget import Spent
 from contracts.errors import InvalidMessage
@@ -76,6 +77,16 @@ def test_limits_are_promises_that_memory_has_to_keep() -> None:
     assert there.lacking(spec(memory_mb=1000), live) is None
     why = there.lacking(spec(memory_mb=1001), live)
     assert why == "it may use 1,001 MiB, and 1,000 of 3,000 MiB are not promised to others"
+
+
+def test_a_worker_with_containers_of_its_own_is_promised_its_memory_twice() -> None:
+    there = Capacity(workers=9, memory_mb=3000)
+    with_engine = replace(spec(memory_mb=1000), capabilities=["docker-cli"])
+    live = [replace(record("a"), spec=with_engine)]
+
+    assert there.lacking(spec(memory_mb=1000), live) is None
+    assert there.lacking(spec(memory_mb=1001), live) is not None
+    assert there.never(replace(with_engine, limits=spec(memory_mb=1501).limits)) is not None
 
 
 def test_there_is_no_room_while_a_disk_is_full() -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import docker
 import structlog
+from docker.errors import APIError
 from docker.utils import kwargs_from_env
 
 from contracts.errors import ConfigurationInvalid, EngineRefused, EngineUnavailable, JetcrewError
@@ -30,6 +31,7 @@ CONNECTIONS = 64
 """Open at once per worker; a compose project holds a few for each of its services."""
 CLOSE_TIMEOUT = 30.0
 """Seconds that a change in progress has to end before its door closes over it."""
+CONFLICT = 409
 LOOK_EVERY = 30.0
 """Seconds between two looks for what belongs to no worker any more."""
 
@@ -73,6 +75,9 @@ class EngineDoors(OwnsTasks):
         self._images = None if images is None else Allowed(images)
         self._socket = None if images is None else EngineSocket(engine_address(engine.host))
         self._open: dict[str, _Open] = {}
+        self._frozen: dict[str, set[str]] = {}
+        """Containers that were frozen with their worker, of workers that are known since they had none: what one
+        has frozen itself stays so."""
 
     def _let_go(self) -> None:
         for worker in list(self._open):
@@ -114,6 +119,53 @@ class EngineDoors(OwnsTasks):
                 opened.path.parent.rmdir()
         if wants_door(record.spec) and record.runtime == "docker":
             await self._clear(worker)
+            self._frozen[worker] = set()
+
+    async def freeze(self, record: WorkerRecord) -> None:
+        """Freeze what a worker made that runs, after the worker itself, which then makes nothing more.
+
+        Raises:
+            EngineUnavailable: something of it may run on; to be repeated.
+        """
+        worker = record.name
+        if not wants_door(record.spec) or record.runtime != "docker":
+            return
+        opened = self._open.get(worker)
+        async with opened.door.changing if opened else contextlib.nullcontext():
+            frozen = await self._asked(worker, "running", lambda api, child: api.pause(child))
+        if worker in self._frozen:
+            self._frozen[worker] |= frozen
+
+    async def thaw(self, record: WorkerRecord) -> None:
+        """Thaw it, before the worker itself. Whoever does not know what was frozen thaws all of it.
+
+        Raises:
+            EngineUnavailable: something of it may be frozen still; to be repeated.
+        """
+        worker = record.name
+        if not wants_door(record.spec) or record.runtime != "docker":
+            return
+        known = self._frozen.get(worker)
+        await self._asked(worker, "paused", lambda api, child: api.unpause(child), known)
+        self._frozen[worker] = set()
+
+    async def _asked(
+        self, worker: str, state: str, ask: Callable[[Any, str], None], only: set[str] | None = None
+    ) -> set[str]:
+        filters = {"label": _filters(self._names, worker), "status": [state]}
+
+        def each(client: docker.DockerClient) -> set[str]:
+            ids = {child["Id"] for child in client.api.containers(all=True, filters=filters)}
+            chosen = ids if only is None else ids & only
+            for child in chosen:
+                with absent_is_fine(), _otherwise_by_now():
+                    ask(client.api, child)
+            return chosen
+
+        try:
+            return await self._engine.call(each)
+        except EngineRefused as error:
+            raise EngineUnavailable(f"what {worker} made could not be asked: {error}") from error
 
     @property
     def connections(self) -> dict[str, int]:
@@ -192,6 +244,16 @@ async def _served(door: Door, streams: Streams) -> None:
     except asyncio.CancelledError:
         streams[1].transport.abort()
         raise
+
+
+@contextlib.contextmanager
+def _otherwise_by_now() -> Iterator[None]:
+    """A container that has ended, or was frozen or thawed, since it was listed."""
+    try:
+        yield
+    except APIError as error:
+        if error.status_code != CONFLICT:
+            raise
 
 
 def _filters(names: Names, worker: str) -> list[str]:

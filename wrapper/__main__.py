@@ -4,6 +4,9 @@ Exit codes: 0 drained · 1 a bug · 2 wrong or missing boot files · 3 the agent
 4 no bus, or the bus refused the credential.
 """
 
+import wrapper.lean  # noqa: F401  # before what it spares
+
+# isort: split
 import argparse
 import asyncio
 import contextlib
@@ -22,9 +25,7 @@ from contracts.ids import nonce
 from contracts.log import configure
 from contracts.topology import INBOX, Topology
 from wrapper.agent import Values, load_agent
-from wrapper.assignments import Assignments
 from wrapper.boot import Place, prepare, read_boot
-from wrapper.checkout import NotLaid
 from wrapper.control import obey
 from wrapper.credential import keep_valid
 from wrapper.family import Family, adopt_orphans
@@ -36,7 +37,6 @@ from wrapper.parcels import Parcels
 from wrapper.preflight import AgentMissing, preflight
 from wrapper.report import Reports
 from wrapper.state import State
-from wrapper.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -147,6 +147,9 @@ async def _laid(bus: Bus, place: Place, family: Family, boot: str) -> str | None
     source = place.boot.repository
     if source is None:
         return None
+    from wrapper.checkout import NotLaid  # few workers have a repository
+    from wrapper.workspace import Workspace
+
     try:
         await Workspace(place, family, boot, Parcels(bus, place.boot.worker)).lay(source, "worker")
     except NotLaid as error:
@@ -176,7 +179,6 @@ async def _serve(
 ) -> None:  # fmt: skip
     """Work until the worker drains or one of its tasks fails."""
     boot = place.boot
-    assignments = Assignments(bus, place, reports=reports, state=state, family=family)
     listening = asyncio.Event()
     beating = beat(reports, state, family, every=boot.heartbeat_every, bus_grace=boot.bus_grace)
     async with asyncio.TaskGroup() as group:
@@ -190,7 +192,10 @@ async def _serve(
             await listening.wait()
             await reports.ready(agent_version)
             log.info("worker.ready", agent=place.agent.name, agent_version=agent_version)
-            await assignments.work()
+            # A third of all code, of which nothing is needed before a worker is ready.
+            from wrapper.assignments import Assignments
+
+            await Assignments(bus, place, reports=reports, state=state, family=family).work()
         await _end(others)
 
 

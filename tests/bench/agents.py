@@ -7,6 +7,7 @@ the host's, the same in all processes of it.
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 import time
@@ -30,6 +31,8 @@ TO_AGENT, TO_END, WHOLE, BARE = (
     "the same script, bare",
 )
 READY, READY_LIMIT = "worker starting to ready", "goal: ready"
+STARTED = "wrapper: process start to ready"
+LIBRARIES = "python that imports the wrapper's libraries"
 RSS, RSS_LIMIT = "wrapper, resident", "goal: resident"
 FIGURES = [
     Figure(TO_AGENT, "ms"),
@@ -37,12 +40,14 @@ FIGURES = [
     Figure(WHOLE, "ms"),
     Figure(BARE, "ms", note="a shell and two dates"),
     Figure(READY, "ms", note="process runtime; by the events' own times"),
+    Figure(STARTED, "ms", note="the same by the process's own start, to a hundredth of a second"),
+    Figure(LIBRARIES, "ms", note="and ends; in no case is a wrapper ready sooner"),
     Figure(READY_LIMIT, "ms", [300.0]),
     Figure(RSS, "MiB"),
     Figure(RSS_LIMIT, "MiB", [40.0]),
 ]
 GOALS = [
-    Goal("ready ≤ 300 ms", READY, READY_LIMIT, 1.0, at_least=False),
+    Goal("wrapper ready ≤ 300 ms after its start", STARTED, READY_LIMIT, 1.0, at_least=False),
     Goal("resident ≤ 40 MiB", RSS, RSS_LIMIT, 1.0, at_least=False),
 ]
 
@@ -71,14 +76,32 @@ async def bare(directory: Path) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-async def ready_time(crew: RunningCrew, name: str) -> float:
-    """Milliseconds between the two events of a worker's start."""
+async def libraries() -> float:
+    """Milliseconds of a Python that imports what the wrapper is built on, rich left out as there."""
+    script = "import sys; sys.modules['rich'] = None; import msgspec, nats, structlog"
+    began = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(sys.executable, "-I", "-c", script)
+    await process.wait()
+    return (time.perf_counter() - began) * 1000
+
+
+async def ready_times(crew: RunningCrew, name: str) -> tuple[float, float]:
+    """Milliseconds from the event of a worker's start, and from the start of its wrapper, until it is ready."""
     at: dict[Any, Any] = {}
     for stored in await crew.events(f"jetcrew.evt.worker.{name}.*"):
         for kind in (WorkerStarting, WorkerBecameReady):
             if stored.subject.endswith(str(kind.__struct_config__.tag).partition(".")[2]):
                 at.setdefault(kind, decode(stored.data, kind).at)
-    return float((at[WorkerBecameReady] - at[WorkerStarting]).total_seconds() * 1000)
+    ready = at[WorkerBecameReady].timestamp()
+    began = at[WorkerStarting].timestamp(), started_at(crew.wrapper(name).pid)
+    return (ready - began[0]) * 1000, (ready - began[1]) * 1000
+
+
+def started_at(pid: int) -> float:
+    """Unix time at which a process began. psutil's is off by up to a second: it counts from a whole one."""
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
 
 
 async def run(rounds: int) -> bool:
@@ -97,7 +120,9 @@ async def run(rounds: int) -> bool:
             for n in range(max(1, rounds // 4)):
                 name = f"w{n}"
                 await crew.create(name)
-                figures[READY].rounds.append(await ready_time(crew, name))
+                figures[LIBRARIES].rounds.append(await libraries())
+                for what, took in zip((READY, STARTED), await ready_times(crew, name), strict=True):
+                    figures[what].rounds.append(took)
                 rss = psutil.Process(crew.wrapper(name).pid).memory_info().rss
                 figures[RSS].rounds.append(rss / (1 << 20))
                 await one_task(crew, bus, name, 0)  # the first finds nothing cached

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -405,3 +406,16 @@ async def test_without_boot_files_it_says_so_and_ends(tmp_path: Path) -> None:
 
     assert process.returncode == 2
     assert "$.worker" in said.decode()
+
+
+def test_what_a_wrapper_can_do_without_is_not_loaded_at_its_start() -> None:
+    script = "import sys, wrapper.__main__; print(*sys.modules)"
+
+    said = subprocess.run(
+        [sys.executable, "-I", "-c", script], check=True, capture_output=True, text=True
+    )
+
+    loaded = set(said.stdout.split())
+    assert "structlog" in loaded
+    unneeded = {"rich.console", "pydantic", "docker", "wrapper.attempt", "wrapper.workspace"}
+    assert not unneeded & loaded

@@ -188,11 +188,7 @@ def making(command: F) -> F:
                 metavar="NAME",
                 help="A tool set in the worker: git, node, python, …  [repeatable]",
             ),
-            click.option(
-                "--owner",
-                metavar="NAME",
-                help="Whose it is: workers of one owner share the sessions that tasks name.",
-            ),
+            click.option("--owner", metavar="NAME", help="Whose workers share sessions by name."),
             click.option(
                 "--network",
                 type=click.Choice(["none", "bridge"]),

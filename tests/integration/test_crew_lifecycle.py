@@ -193,7 +193,7 @@ async def test_a_pause_is_refused_while_there_is_work_and_outlives_the_manager(
     """R16."""
     await crew.create("pat")
     await crew.submit("pat", "sleep 2", task="pat-1")
-    await crew.running("pat-1")
+    await crew.until("pat", "busy")  # the task runs a moment before its worker's record says so
     busy = await crew.ask("worker.pause", {"name": "pat"})
     assert busy.error is not None
     assert busy.error.description == (

@@ -245,7 +245,7 @@ def test_a_program_runs_beside_the_agent(up: Running, jetcrew: Cli) -> None:
     killed = jetcrew("worker", "exec", "ada", "--timeout", "1s", "sleep", "60")
     assert (killed.code, "killed after 1 s" in killed.err) == (124, True), killed.err
     missing = jetcrew("worker", "exec", "ada", "no-such-program")
-    assert (missing.code, "'no-such-program' cannot be run" in missing.complaint) == (3, True)
+    assert (missing.code, "'no-such-program' cannot be run" in missing.complaint) == (2, True)
     assert "there is no worker" in jetcrew("worker", "exec", "nobody", "id").complaint
 
 

@@ -274,3 +274,18 @@ def test_ids_of_tasks_are_tokens() -> None:
 
     assert order.task == TaskId(order.task)
     assert order.worker == WorkerId("ada")
+
+
+@pytest.mark.parametrize(
+    ("whose", "complaint"),
+    [
+        ((), "--worker NAME or --owner NAME"),
+        (("--worker", "ada", "--owner", "team"), "--worker NAME or --owner NAME"),
+        (("--worker", "ada", "--agent", "claude"), "--agent is for a session of an owner's"),
+    ],
+)
+def test_to_forget_a_session_one_says_whose(whose: tuple[str, ...], complaint: str) -> None:
+    told = invoke("session", "forget", "review", *whose)
+
+    assert isinstance(told.exception, click.UsageError)
+    assert complaint in told.exception.message

@@ -105,11 +105,9 @@ async def run(settings: ManagerSettings) -> None:
 async def _work(
     settings: ManagerSettings, bus: Bus, credentials: Credentials, catalog: Catalog, crew_id: str
 ) -> None:
-    life = SessionLife(settings.session_longest, settings.session_idle)
-    crew = Crew(bus, catalog, sessions_live=life)
+    crew = _crew(settings, bus, catalog)
     consumers = {(c.stream, c.name): c for c in bus.topology.consumers}
     testimony = Testimony(crew, credentials)
-    intake = Intake(crew, consumers["JC_TASK", "mgr"])
     async with (
         Engine() as engine,
         _forwarders(settings) as forwarders,
@@ -157,13 +155,20 @@ async def _work(
             log.info("manager.ready", node=settings.node, url=settings.url)
             await serve(
                 {
-                    **consuming(bus, commands, intake, testimony),
+                    **consuming(
+                        bus, commands, Intake(crew, consumers["JC_TASK", "mgr"]), testimony
+                    ),
                     **keeping(around, node, presence),
                     "cleaning": cleaning.run,
                     "engine doors": engine_doors.clearing(crew, NodeId(settings.node)),
                     "connection": until_closed(bus),
                 }
             )
+
+
+def _crew(settings: ManagerSettings, bus: Bus, catalog: Catalog) -> Crew:
+    life = SessionLife(settings.session_longest, settings.session_idle)
+    return Crew(bus, catalog, sessions_live=life)
 
 
 def _images(

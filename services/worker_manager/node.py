@@ -270,7 +270,9 @@ class Node:
             task = TaskId(key)
             if worker is None or worker.ended:
                 end = TaskEnd(reason="worker-gone", detail=f"worker {record.worker} is no more")
-                state: TaskState = "failed" if record.state == "running" else "cancelled"
+                deleted = worker is not None and worker.state == "stopped"
+                cancelled = deleted or record.state == "queued"
+                state: TaskState = "cancelled" if cancelled else "failed"
                 await self._crew.end(task, state, end)
             elif record.state == "running" and worker.state == "ready":
                 await self._now_busy(record.worker, task)

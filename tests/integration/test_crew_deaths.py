@@ -297,21 +297,30 @@ async def test_fifty_kills_of_the_manager_and_ten_of_the_server_over_a_thousand_
 async def test_what_a_manager_left_half_told_when_it_was_killed_is_brought_to_its_end(
     tmp_path: Path,
 ) -> None:
-    """R6: it recorded a task and did not tell so, or told so and did not strike that off."""
+    """R6: it recorded a task and did not tell so, or told so and did not strike that off; a task ran before its
+    worker knew, and the worker was deleted."""
     async with running_crew(tmp_path) as crew:
+        await crew.create("deleted")
+        await crew.ask("worker.delete", {"name": "deleted"})
+        await crew.until("deleted", "stopped")
         await crew.kill_manager()
         async with asyncio.TaskGroup() as group:
             group.create_task(die(crew.server, "owing", "untold", "nobody", "queued"))
             group.create_task(die(crew.server, "told", "told", "nobody", "running"))
+            group.create_task(die(crew.server, "told", "alone", "deleted", "running"))
         await crew.start_manager()
 
-        for task, ending in (("untold", "cancelled"), ("told", "failed")):
+        for task, worker, ending in (
+            ("untold", "nobody", "cancelled"),
+            ("told", "nobody", "failed"),
+            ("alone", "deleted", "cancelled"),
+        ):
             record = await crew.ended(task)
             assert (record.state, record.end and record.end.reason) == (ending, "worker-gone")
             started = [] if task == "untold" else ["started"]
             kinds = ["queued", *started, ending]
 
-            async def told(task: str = task) -> list[str]:
-                return await crew.kinds(f"jetcrew.evt.task.nobody.{task}.>")
+            async def told(task: str = task, worker: str = worker) -> list[str]:
+                return await crew.kinds(f"jetcrew.evt.task.{worker}.{task}.>")
 
             await eventually(told, kinds)

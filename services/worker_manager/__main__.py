@@ -147,23 +147,30 @@ async def _work(
             warm=warm,
             evidence=evidence,
         )
-        node = Node(around)
-        presence = Presence(around, node.kept)
-        await presence.take()
-        doors = Doors(crew, credentials, diagnosis)
-        async with diagnosis.opened(), cleaning.opened(), answering(bus, testimony), doors.opened():
-            log.info("manager.ready", node=settings.node, url=settings.url)
-            await serve(
-                {
-                    **consuming(
-                        bus, commands, Intake(crew, consumers["JC_TASK", "mgr"]), testimony
-                    ),
-                    **keeping(around, node, presence),
-                    "cleaning": cleaning.run,
-                    "engine doors": engine_doors.clearing(crew, NodeId(settings.node)),
-                    "connection": until_closed(bus),
-                }
-            )
+        intake = Intake(crew, consumers["JC_TASK", "mgr"])
+        await _run(around, intake, testimony, diagnosis, cleaning, engine_doors)
+
+
+async def _run(
+    around: Surroundings, intake: Intake, testimony: Testimony,
+    diagnosis: Diagnosis, cleaning: Cleaning, engine_doors: EngineDoors,
+) -> None:  # fmt: skip
+    crew, settings = around.crew, around.settings
+    node = Node(around)
+    presence = Presence(around, node.kept)
+    await presence.take()
+    doors = Doors(crew, around.credentials, diagnosis).opened()
+    async with diagnosis.opened(), cleaning.opened(), answering(crew.bus, testimony), doors:
+        log.info("manager.ready", node=settings.node, url=settings.url)
+        await serve(
+            {
+                **consuming(crew.bus, around.commands, intake, testimony),
+                **keeping(around, node, presence),
+                "cleaning": cleaning.run,
+                "engine doors": engine_doors.clearing(crew, NodeId(settings.node)),
+                "connection": until_closed(crew.bus),
+            }
+        )
 
 
 def _crew(settings: ManagerSettings, bus: Bus, catalog: Catalog) -> Crew:

@@ -182,9 +182,8 @@ def _start(
         os.close(given)
     for pipe in (popen.stdout, popen.stderr):
         assert pipe is not None
-        with contextlib.suppress(
-            OSError
-        ):  # beyond what one user may have: the usual 64 KiB will do
+        # beyond what one user may have: the usual 64 KiB will do
+        with contextlib.suppress(OSError):
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, ROOM)
     family.own.add(popen.pid)
     return AgentProcess(popen, family, run, asyncio.get_running_loop())

@@ -283,9 +283,8 @@ def _binary() -> str:
 
 def _end_with_parent() -> Callable[[], None]:
     """What the child does before it becomes the server: ask for SIGTERM at our end."""
-    libc = ctypes.CDLL(
-        None, use_errno=True
-    )  # resolved here: a forked child must not load libraries
+    # resolved here: a forked child must not load libraries
+    libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
     set_parent_death_signal = 1
 

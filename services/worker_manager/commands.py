@@ -182,9 +182,8 @@ class Commands:
         await self._check(spec)
         spec = with_git(spec)
         made: WorkerRecord | None = None
-        while (
-            made is None
-        ):  # a record that changes meanwhile has another state, or is about to rest
+        # a record that changes meanwhile has another state, or is about to rest
+        while made is None:
             before = await self._before(spec.name)
             if before is not None and before.value.made_by == command_id:
                 return Result(worker=before.value.name, detail=before.value.state)

@@ -92,9 +92,8 @@ class Node:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._survey(stop), name="survey")
             try:
-                await self._lacking(
-                    "docker"
-                )  # an engine that answers now may go away, and come back
+                # an engine that answers now may go away, and come back
+                await self._lacking("docker")
                 while not stop.is_set():
                     self._wake.clear()
                     began = time.monotonic()

@@ -95,9 +95,8 @@ class Sharing:
         holder = held.value.holder
         if holder is None:
             return False
-        task = await self._tasks.get(
-            holder.task
-        )  # which has an end that owes it give the session back
+        # reading a task settles what it owes: one that has ended gives the session back now, if it had not
+        task = await self._tasks.get(holder.task)
         works = task is not None and not task.value.ended and task.value.attempt == holder.attempt
         if works:
             return True

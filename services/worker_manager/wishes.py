@@ -27,9 +27,8 @@ async def want(crew: Crew, name: str, desired: Literal["running", "paused"]) -> 
         idle_since = at if desired == "running" else record.idle_since
         return replace(record, desired=desired, idle_since=idle_since)
 
-    while (
-        True
-    ):  # it may begin a task between the look and the change: then the wish is refused, not lost
+    # it may begin a task between the look and the change: then the wish is refused, not lost
+    while True:
         record = await crew.worker(name)
         if record.state == wanted and record.desired == desired:
             return Result(worker=record.name, detail=f"is {wanted}")

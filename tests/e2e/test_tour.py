@@ -52,6 +52,18 @@ class Stock:
         return out.decode() or said  # receipts go to stderr
 
 
+async def up_to(stream: asyncio.StreamReader | None, part: str) -> list[str]:
+    """The lines of a process up to one with `part` in it."""
+    assert stream is not None
+    lines: list[str] = []
+    async with asyncio.timeout(60):
+        while not lines or part not in lines[-1]:
+            line = await stream.readline()
+            assert line, lines
+            lines.append(line.decode())
+    return lines
+
+
 @pytest.fixture
 async def crew(tmp_path: Path) -> AsyncIterator[RunningCrew]:
     nats_cli()
@@ -61,7 +73,8 @@ async def crew(tmp_path: Path) -> AsyncIterator[RunningCrew]:
 
 async def test_the_five_commands_of_the_tour(crew: RunningCrew, tmp_path: Path) -> None:
     nats = Stock(crew, tmp_path)
-    watching = await nats.start("sub", "jetcrew.evt.>", "--raw")
+    watching = await nats.start("sub", "jetcrew.evt.>")
+    await up_to(watching.stderr, "Subscribing on")
 
     made = json.loads(
         await nats("req", "jetcrew.api.worker.create",
@@ -86,9 +99,12 @@ async def test_the_five_commands_of_the_tour(crew: RunningCrew, tmp_path: Path) 
     assert "Stored in Stream: JC_CMD" in gone
     await crew.until("ada", "stopped")
 
+    heard = await up_to(
+        watching.stdout, '"worker.stopped"'
+    )  # which may be told a moment after it is recorded
     watching.terminate()
-    heard, _ = await watching.communicate()
-    types = [json.loads(line)["type"] for line in heard.splitlines() if line.startswith(b"{")]
+    await watching.communicate()
+    types = [json.loads(line)["type"] for line in heard if line.startswith("{")]
     told = [kind for kind in types if kind != "task.progress"]
     assert told[:3] == ["worker.requested", "worker.starting", "worker.ready"]
     assert told[-2:] == ["worker.stopping", "worker.stopped"]

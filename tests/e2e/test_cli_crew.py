@@ -398,19 +398,23 @@ def test_a_crew_whose_first_process_is_killed_goes_with_it(tmp_path: Path) -> No
         again.until(lambda: again.out.endswith("\n"))
 
 
+def _killed_together(up: Running) -> None:
+    """The first process of a crew and its server, at one moment."""
+    server = up.child("nats-server")
+    up.signal(signal.SIGSTOP)
+    psutil.Process(server).kill()
+    up.signal(signal.SIGKILL)
+    up.wait()
+
+
 def test_nothing_stays_behind_when_server_and_first_process_die_together(tmp_path: Path) -> None:
     jetcrew = Cli(tmp_path / "state")
     with jetcrew.started("up", "--json") as running:
         running.until(lambda: running.out.endswith("\n"))
-        server = running.child("nats-server")
-        with jetcrew.started("run", "--agent", "shell", "echo begun; sleep 600") as prompt:
-            prompt.until(lambda: "begun" in prompt.out)
-            running.signal(signal.SIGSTOP)
-            psutil.Process(server).kill()
-            running.signal(signal.SIGKILL)
-            running.wait()
-            assert prompt.wait() == 3, prompt.err
-            assert "does not answer" in prompt.err.splitlines()[-1]
+        made = jetcrew("worker", "create", "ada", "--agent", "shell", "--runtime", "process")
+        assert made.code == 0, made.err
+        assert jetcrew("task", "submit", "ada", "sleep 600").code == 0
+        _killed_together(running)
     give_up = time.monotonic() + PATIENCE
     while _of_the_control_plane(jetcrew.state) and time.monotonic() < give_up:
         time.sleep(0.1)
@@ -420,6 +424,19 @@ def test_nothing_stays_behind_when_server_and_first_process_die_together(tmp_pat
         again.until(lambda: again.out.endswith("\n"))
         for worker in jetcrew("worker", "list", "--json").document:
             assert jetcrew("worker", "delete", worker["name"]).code == 0
+
+
+@pytest.mark.soak
+def test_a_prompt_says_that_its_crew_does_not_answer_any_more(tmp_path: Path) -> None:
+    """It waits for a good while, since a crew may come back."""
+    jetcrew = Cli(tmp_path / "state", {"JETCREW_BUS_GRACE": "5"})
+    with jetcrew.started("up", "--json") as running:
+        running.until(lambda: running.out.endswith("\n"))
+        with jetcrew.started("run", "--agent", "shell", "echo begun; sleep 20") as prompt:
+            prompt.until(lambda: "begun" in prompt.out)
+            _killed_together(running)
+            assert prompt.wait() == 3, prompt.err
+            assert "does not answer" in prompt.err.splitlines()[-1]
 
 
 def _of_the_control_plane(state: Path) -> list[str]:

@@ -231,8 +231,8 @@ async def storm(crew: Simulation, *, each: int, seconds: float) -> None:
     assert run["consumer_count"] == 0
 
 
-async def test_sixty_workers_in_a_storm_keep_every_promise(tmp_path: Path) -> None:
-    async with simulation(tmp_path, 60, seed=7) as crew:
+async def test_forty_workers_in_a_storm_keep_every_promise(tmp_path: Path) -> None:
+    async with simulation(tmp_path, 40, seed=7) as crew:
         await storm(crew, each=2, seconds=5)
 
 

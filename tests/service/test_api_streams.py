@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from itertools import pairwise
-from pathlib import Path
 
 import httpx
 import psutil
@@ -17,24 +16,12 @@ from contracts.reports import Output
 from contracts.task import TaskRecord
 from services.api import feed
 from tests.support.api import RunningApi, Sent, progress, running_api, sent_events, task, tell
-from tests.support.raw_nats import control_plane, raw_worker
-from tests.support.servers import Server, running_server
+from tests.support.raw_nats import raw_worker
+from tests.support.servers import Server
 from tests.support.waiting import eventually
 
 PATIENCE = 120
 """Seconds; generous, since it decides nothing but how long a failure takes."""
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with running_server(tmp_path, applied=True) as server:
-        yield server
-
-
-@pytest.fixture
-async def bus(server: Server) -> AsyncIterator[Bus]:
-    async with control_plane(server) as bus:
-        yield bus
 
 
 @pytest.fixture

@@ -18,26 +18,14 @@ from contracts.errors import (
     TooLarge,
     TopologyDrift,
 )
-from tests.support.raw_nats import control_plane, raw_role
-from tests.support.servers import Server, running_server
+from tests.support.raw_nats import raw_role
+from tests.support.servers import Server
 from tests.support.stock import need_stock, stock
 
 CHUNK = 131_072
 NAME = "ada/t1/transcript"
 STREAM = "OBJ_jc_artifact"
 MUCH = 1 << 30
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with running_server(tmp_path, applied=True) as server:
-        yield server
-
-
-@pytest.fixture
-async def bus(server: Server) -> AsyncIterator[Bus]:
-    async with control_plane(server) as bus:
-        yield bus
 
 
 @pytest.fixture

@@ -1,10 +1,6 @@
 """Dead letters on a real server: what is kept of a message, how it is sent again, who may look."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from contracts.bus import Bus, Delivery, redrive
 from contracts.bus.deadletter import STREAM, letter_of
@@ -15,23 +11,10 @@ from contracts.topology import MAX_PAYLOAD_BYTES, Consumer
 from services.worker_manager.commands import command_of
 from services.worker_manager.letters import Letters
 from tests.support.api import running_api
-from tests.support.raw_nats import control_plane
-from tests.support.servers import Server, running_server
+from tests.support.servers import Server
 
 REPORTS = Consumer(stream="JC_REP", name="rec")
 FOREVER = CommandId("s1")
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with running_server(tmp_path, applied=True) as server:
-        yield server
-
-
-@pytest.fixture
-async def bus(server: Server) -> AsyncIterator[Bus]:
-    async with control_plane(server) as bus:
-        yield bus
 
 
 async def buried(bus: Bus, body: bytes, headers: dict[str, str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from nats.errors import NoRespondersError
@@ -12,18 +11,12 @@ from contracts.bus import Bus, Message
 from contracts.ids import CommandId, TaskId, WorkerId
 from contracts.topology import Topology
 from tests.support.raw_nats import control_plane, everything, raw_creds, raw_role, raw_worker
-from tests.support.servers import Server, running_server
+from tests.support.servers import Server
 
 ADA = WorkerId("ada")
 S = Topology().subjects
 RES = S.result(CommandId("s1"))
 EVENT = S.events_of_worker(ADA).replace(">", "ready")
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with running_server(tmp_path, applied=True) as server:
-        yield server
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from nats.errors import NoRespondersError
@@ -13,17 +12,11 @@ from contracts.bus import Bus, Message, apply_consumer
 from contracts.ids import CommandId, TaskId, WorkerId
 from contracts.topology import Subjects, Topology
 from tests.support.raw_nats import control_plane, everything, lets_in, raw_worker
-from tests.support.servers import Server, running_server
+from tests.support.servers import Server
 from tests.support.waiting import eventually
 
 ADA, BOB, T1 = WorkerId("ada"), WorkerId("bob"), TaskId("t1")
 S = Topology().subjects
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with running_server(tmp_path, applied=True) as server:
-        yield server
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from services.kit.catalog import Catalog
 from services.worker_manager import parcels
 from services.worker_manager.crew import Crew, now
 from tests.support.raw_nats import control_plane, raw_worker
-from tests.support.servers import Server, running_server
+from tests.support.servers import Server
 from tests.support.waiting import eventually
 from wrapper.parcels import Parcels
 
@@ -62,12 +62,6 @@ class Side:
 
     async def messages(self) -> int:
         return int((await self.bus.api("STREAM.INFO.OBJ_jc_artifact"))["state"]["messages"])
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with running_server(tmp_path, applied=True) as server:
-        yield server
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,26 +18,6 @@ from contracts.task import SubmitTask
 from contracts.topology import Topology
 from services.kit.state import StateDirectory
 from tests.support.cli import PATIENCE, Cli, Running, processes_of
-from tests.support.servers import need_server
-
-
-@pytest.fixture(scope="module")
-def jetcrew(tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """The command on the state directory of this module's crew."""
-    need_server()
-    return Cli(tmp_path_factory.mktemp("crew") / "state")
-
-
-@pytest.fixture(scope="module")
-def up(jetcrew: Cli) -> Iterator[Running]:
-    """The crew, with a worker `ada`."""
-    with jetcrew.started("up", "--runtime", "process", "--json") as running:
-        running.until(lambda: running.out.endswith("\n"))
-        made = jetcrew("worker", "create", "ada", "--agent", "shell")
-        assert made.code == 0, made.err
-        yield running
-        running.signal(signal.SIGTERM)
-        assert running.wait() == 0, running.err
 
 
 def test_it_says_where_it_listens(up: Running, jetcrew: Cli) -> None:

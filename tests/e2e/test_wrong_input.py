@@ -4,7 +4,6 @@ import asyncio
 import json
 import shlex
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,25 +11,6 @@ from contracts.bus import connect
 from contracts.topology import COMMANDS, DOOR_ONLY
 from services.kit.state import StateDirectory
 from tests.support.cli import JETCREW, PATIENCE, Cli, Running
-from tests.support.servers import need_server
-
-
-@pytest.fixture(scope="module")
-def jetcrew(tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    need_server()
-    return Cli(tmp_path_factory.mktemp("wrong") / "state")
-
-
-@pytest.fixture(scope="module")
-def up(jetcrew: Cli) -> Iterator[Running]:
-    """The crew, with a worker `ada`."""
-    with jetcrew.started("up", "--runtime", "process", "--json") as running:
-        running.until(lambda: running.out.endswith("\n"))
-        made = jetcrew("worker", "create", "ada", "--agent", "shell")
-        assert made.code == 0, made.err
-        yield running
-        assert running.process.poll() is None, "nothing here may end it"
-        assert jetcrew("worker", "delete", "ada").code == 0
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,7 @@ def collected() -> Iterator[None]:
 # A thousand clients in one process are slow to answer one another; of a handshake that took too long the
 # client library leaves the socket to the garbage collector.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("collected")
 @pytest.mark.soak
 async def test_a_thousand_workers_in_a_storm_keep_every_promise(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ AGAIN_AFTER = 5.0
 COVERED = 600.0
 """Seconds past its task's deadline that a worker's credential should last."""
 
+LATE = 60.0
+"""Seconds that a server's clock may be behind ours."""
+
 _JWT = re.compile(r"(-----BEGIN NATS USER JWT-----\s+)(\S+)(\s+-+END NATS USER JWT-+)")
 
 
@@ -44,6 +47,11 @@ class Life:
     def renew_at(self) -> float:
         """When to ask for the next one."""
         return self.begins + (self.ends - self.begins) * RENEW_AT
+
+    @property
+    def useless_at(self) -> float:
+        """When no clock that is a little late lets it in any more."""
+        return self.ends + min(LATE, (self.ends - self.begins) / 10)
 
 
 def life_of(creds: str) -> Life | None:
@@ -72,6 +80,9 @@ async def keep_valid(bus: Bus, place: Place, boot: str, cover: Cover) -> None:
     A task that is started has it renewed early, if need be: if the crew is away from then on, for longer than
     credentials last, the worker can still come back with its end. The connection is made anew late, when the one
     it was made with is about to expire.
+
+    Raises:
+        BusUnavailable: the crew was away until it had expired: nobody will ever listen to this worker again.
     """
     file = place.creds
     if file is None or (used := life_of(_read(file))) is None:
@@ -90,6 +101,8 @@ async def keep_valid(bus: Bus, place: Place, boot: str, cover: Cover) -> None:
         if due and held is not used:
             await bus.renewed_credentials()
             used = held
+        if not bus.connected and time.time() > held.useless_at:
+            raise BusUnavailable("the credential has expired while there was no bus")
         if renewed is None and (due or wanted):
             rest = min(AGAIN_AFTER, max(0.5, (held.ends - held.begins) / 20))
         else:

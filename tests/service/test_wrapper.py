@@ -390,6 +390,23 @@ async def test_an_idle_wrapper_without_a_bus_ends_by_itself(make: Make, server: 
             await server.start_again()
 
 
+async def test_a_wrapper_that_nobody_will_listen_to_any_more_ends_with_its_agent(
+    make: Make, server: Server
+) -> None:
+    """Nothing outlives a crew that is gone for good, not even what has something to say."""
+    worker = make(credential_life=6.0)
+    async with managed(worker) as ada:
+        await ada.assign("echo x > begun; sleep 300")
+        await eventually((ada.workspace / "begun").exists, True, 60)
+        (run,) = {question.run for question in ada.asked}
+        await server.kill()
+        try:
+            assert await ada.exit_code(90) == 4
+            assert marked(run) == []
+        finally:
+            await server.start_again()
+
+
 async def test_without_boot_files_it_says_so_and_ends(tmp_path: Path) -> None:
     (tmp_path / "boot.json").write_text('{"worker": "Ada"}')
 

@@ -118,6 +118,26 @@ class SecretName(click.ParamType[str]):
         return value
 
 
+class NameOf(click.ParamType[str]):
+    """A name such as workers and nodes have. `what` bears it."""
+
+    def __init__(self, what: str) -> None:
+        self.name = "name"
+        self._what = what
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name."""
+        from contracts.ids import is_token
+
+        if not is_token(value):
+            self.fail(
+                f"{value!r} is no name of {self._what}: lower-case letters, digits and dashes, 40 at most",
+                param,
+                ctx,
+            )
+        return value
+
+
 def connecting(command: F) -> F:
     """Options that say which crew is meant."""
     for option in (

@@ -95,6 +95,21 @@ def test_a_dead_letter_is_named_by_its_number(words: str, told: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("task list --worker", "a worker"),
+        ("image list --node", "a node"),
+        ("image gc --node", "a node"),
+        ("session list --worker", "a worker"),
+        ("session list --owner", "an owner"),
+    ],
+)
+def test_a_filter_that_can_match_nothing_is_refused(words: str, what: str) -> None:
+    with pytest.raises(click.UsageError, match=f"'A B' is no name of {what}"):
+        root.main([*words.split(), "A B"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [
         (Usage("x"), 2),

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from services.cli.options import Duration, as_json, connecting
+from services.cli.options import Duration, NameOf, as_json, connecting
 
 
 @click.group()
@@ -18,7 +18,7 @@ def image() -> None:
 
 
 @image.command("list")
-@click.option("--node", metavar="NAME", help="On this node only.")
+@click.option("--node", type=NameOf("a node"), metavar="NAME", help="On this node only.")
 @as_json
 @connecting
 @click.pass_context
@@ -54,7 +54,7 @@ def list_(ctx: click.Context, /, **options: Any) -> None:
     is_flag=True,
     help="Every image that nothing uses: --older-than and --keep of 0.",
 )
-@click.option("--node", metavar="NAME", help="On this node only.")
+@click.option("--node", type=NameOf("a node"), metavar="NAME", help="On this node only.")
 @as_json
 @connecting
 @click.pass_context

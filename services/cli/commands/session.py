@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from services.cli.options import as_json, connecting
+from services.cli.options import NameOf, as_json, connecting
 
 
 @click.group()
@@ -18,8 +18,13 @@ def session() -> None:
 
 
 @session.command("list")
-@click.option("--worker", metavar="NAME", help="This worker's own only.")
-@click.option("--owner", metavar="NAME", help="Those only that this owner's workers share.")
+@click.option("--worker", type=NameOf("a worker"), metavar="NAME", help="This worker's own only.")
+@click.option(
+    "--owner",
+    type=NameOf("an owner"),
+    metavar="NAME",
+    help="Those only that this owner's workers share.",
+)
 @as_json
 @connecting
 @click.pass_context

@@ -9,6 +9,7 @@ from services.cli.commands.run import read_prompt
 from services.cli.options import (
     Assignment,
     Duration,
+    NameOf,
     applying,
     as_json,
     budgeting,
@@ -94,7 +95,7 @@ def get(ctx: click.Context, /, **options: Any) -> None:
 
 
 @task.command("list")
-@click.option("--worker", metavar="NAME", help="Of this worker only.")
+@click.option("--worker", type=NameOf("a worker"), metavar="NAME", help="Of this worker only.")
 @click.option("--state", type=click.Choice(STATES), help="In this state only.")
 @click.option(
     "--limit", type=click.IntRange(1), default=50, show_default=True, help="The newest so many."

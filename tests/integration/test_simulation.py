@@ -3,11 +3,10 @@ records, events and leftovers are looked at (R6, R10, R12, R13)."""
 
 import asyncio
 import contextlib
-import gc
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -237,18 +236,9 @@ async def test_forty_workers_in_a_storm_keep_every_promise(tmp_path: Path) -> No
         await storm(crew, each=2, seconds=5)
 
 
-@pytest.fixture
-def collected() -> Iterator[None]:
-    """What is left to the garbage collector goes while the filters of the test hold."""
-    yield
-    gc.collect()
-
-
 # A thousand clients in one process are slow to answer one another; of a handshake that took too long the
 # client library leaves the socket to the garbage collector.
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.usefixtures("collected")
 @pytest.mark.soak
 async def test_a_thousand_workers_in_a_storm_keep_every_promise(tmp_path: Path) -> None:
     async with simulation(tmp_path, 1000, seed=11) as crew:
